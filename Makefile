@@ -1,0 +1,49 @@
+# Two commands do everything on a fresh machine with Python 3.11 or newer and git: `make demo` and `make test`.
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+BIN := .venv/bin
+export NO_ALBUMENTATIONS_UPDATE := 1
+.PHONY: help demo test run bench docs check clean owner
+.DEFAULT_GOAL := help
+
+help:   ## show this list
+	@grep -hE '^[a-z]+: .*##' $(MAKEFILE_LIST) | sed -E 's/: [^#]*## /\t/' | expand -t 10
+
+.venv/.user: settings.ini setup.py
+	@echo "[1/2] making .venv and installing cifar_cam (PyTorch is a large download: a minute or more)"
+	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	@$(BIN)/python -m pip install --quiet --editable .
+	@touch $@
+
+.venv/.dev: settings.ini setup.py
+	@echo "[1/2] making .venv and installing cifar_cam with its tools for development (a minute or more)"
+	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	@$(BIN)/python -m pip install --quiet --editable '.[dev]'
+	@touch .venv/.user $@
+
+demo: .venv/.user   ## accuracy, 20 mistakes and their Grad-CAM on the embedded sample, as one HTML report
+	@echo "[2/2] cifar_cam_demo"
+	@$(BIN)/cifar_cam_demo
+
+test: .venv/.dev   ## every notebook's cells and every test
+	@echo "[2/2] pytest: notebooks and tests"
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest
+
+run: .venv/.dev   ## run one notebook afresh and keep its outputs: make run NB=05
+	@test -n "$(NB)" || { echo "say which notebook: make run NB=05"; exit 2; }
+	@$(BIN)/python tools/run_notebook.py $(NB) $(FLAGS)
+
+bench: .venv/.dev   ## measure speed against the usual alternatives
+	@for b in benchmarks/bench_*.py; do echo "== $$b"; $(BIN)/python $$b || exit 1; done
+
+docs: .venv/.dev   ## build the site into _docs (needs Quarto)
+	@command -v quarto >/dev/null || { echo "Quarto is not on the PATH: install it from quarto.org, then run make docs again"; exit 2; }
+	@PATH="$(CURDIR)/$(BIN):$$PATH" nbdev_docs
+
+check: .venv/.dev   ## export and clean, then show any difference with what is committed
+	@$(BIN)/nbdev_export && $(BIN)/nbdev_clean && $(BIN)/ruff check cifar_cam tests tools benchmarks && git diff --exit-code --stat
+
+owner: .venv/.dev   ## write the owner named in settings.ini into badges, install cells and links
+	@$(BIN)/python tools/set_owner.py
+
+clean:  ## remove what the commands above made
+	rm -rf .venv _proc _docs build dist *.egg-info runs nbs/runs

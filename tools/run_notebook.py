@@ -1,0 +1,73 @@
+"Runs one notebook afresh and keeps its outputs: `python tools/run_notebook.py 05 [slow,cuda]`."
+import os
+import sys
+import time
+from pathlib import Path
+
+os.environ.setdefault('NO_ALBUMENTATIONS_UPDATE', '1')
+
+from execnb.nbio import read_nb, write_nb
+from execnb.shell import CaptureShell
+from nbdev.clean import clean_nb
+from nbdev.config import get_config
+from nbdev.process import extract_directives
+
+root = Path(__file__).resolve().parent.parent
+config = get_config(path=root)
+
+
+def find_notebook(name):
+    "The one notebook whose file name starts with `name` (`05`, `05_train` or a path)."
+    hits = sorted(p for p in (root/'nbs').glob('*.ipynb') if p.name.startswith(Path(name).name.removesuffix('.ipynb')))
+    if len(hits) == 1: return hits[0]
+    known = ', '.join(p.stem for p in sorted((root/'nbs').glob('*.ipynb')))
+    raise SystemExit(f'NB must name one notebook; {name!r} fits {len(hits)}. Choose one of: {known}')
+
+
+def is_skipped(cell, flags):
+    "True for a cell that this run leaves alone, with its saved outputs."
+    directives = extract_directives(cell, remove=False)
+    if directives.get('eval:', ['true'])[0].lower() == 'false': return True
+    return any(f in directives for f in flags)
+
+
+def tidy(output, places):
+    "One output without what differs from run to run or names a place on this machine; None drops it."
+    if output.get('name') == 'stderr': return None
+    data = output.get('data', {})
+    if any('widget' in mime for mime in data):
+        data = {m: v for m, v in data.items() if 'widget' not in m}
+        output['data'] = data
+        if set(data) <= {'text/plain'}: return None
+    for holder, key in [(output, 'text')] + [(data, m) for m in data if m.startswith('text/')]:
+        if key in holder:
+            text = ''.join(holder[key])
+            for place, short in places: text = text.replace(place, short)
+            holder[key] = text.splitlines(keepends=True)
+    return output
+
+
+def run(path, run_flags=()):
+    "Run `path` in `nbs/` and write it back with new outputs; stops at the first error and writes nothing."
+    skip = [f for f in config.tst_flags.split() if f not in run_flags]
+    nb, kept = read_nb(path), {}
+    for i, cell in enumerate(nb.cells):
+        if cell.cell_type == 'code' and is_skipped(cell, skip): kept[i] = cell.get('outputs', [])
+    os.chdir(root/'nbs')
+    sys.path.insert(0, str(root))
+    shell, start = CaptureShell(), time.perf_counter()
+    shell.run_all(nb, exc_stop=True, preproc=lambda cell: cell.cell_type == 'code' and is_skipped(cell, skip))
+    if shell.exc: raise SystemExit(f'{path.name} failed: {shell.exc[1]!r}; nothing was written')
+    places = [(str(root) + '/', ''), (str(root), '.'), (str(Path.home()), '~')]
+    for i, cell in enumerate(nb.cells):
+        if i in kept: cell.outputs = kept[i]
+        elif cell.cell_type == 'code':
+            cell.outputs = [o for o in (tidy(o, places) for o in cell.get('outputs', [])) if o]
+    clean_nb(nb)
+    write_nb(nb, path)
+    print(f'{path.name}: {time.perf_counter() - start:.1f} s')
+
+
+if __name__ == '__main__':
+    if len(sys.argv) < 2: raise SystemExit(__doc__)
+    run(find_notebook(sys.argv[1]), sys.argv[2].split(',') if len(sys.argv) > 2 else ())
