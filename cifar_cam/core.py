@@ -12,7 +12,6 @@ import os
 import platform
 import random
 import subprocess
-import tempfile
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timezone
