@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['seed_everything', 'kept_random_state', 'kept_modes', 'pick_device', 'atomic_path', 'save_tensors', 'load_tensors',
-           'commit_of', 'processor_name', 'run_card', 'new_run', 'finish_run', 'Run', 'read_run', 'show_images']
+           'commit_of', 'processor_facts', 'run_card', 'new_run', 'finish_run', 'Run', 'read_run', 'show_images']
 
 # %% ../nbs/00_core.ipynb #6f8e81bd
 import json
@@ -132,13 +132,14 @@ def commit_of(
     except (OSError, subprocess.CalledProcessError): return 'unknown'
     return commit + ('+' if changed.strip() else '')
 
-# %% ../nbs/00_core.ipynb #8d9c5dd6
-def processor_name()->str: # such as 'Intel(R) Xeon(R) CPU @ 2.20GHz'
-    "The name of this machine's processor."
+# %% ../nbs/00_core.ipynb #d93d5a61
+def processor_facts(
+    key:str, # a key of Linux's /proc/cpuinfo, such as 'model name' or 'flags'
+)->str: # its value for the first core; empty where there is no such file
+    "One fact about this machine's processor."
     info = Path('/proc/cpuinfo')
     lines = info.read_text().splitlines() if info.exists() else []
-    names = [line.split(':', 1)[1].strip() for line in lines if line.startswith('model name')]
-    return names[0] if names else platform.processor() or platform.machine()
+    return next((line.split(':', 1)[1].strip() for line in lines if line.split(':')[0].strip() == key), '')
 
 # %% ../nbs/00_core.ipynb #0957127d
 def run_card(
@@ -147,7 +148,7 @@ def run_card(
 )->dict: # plain values only
     "What is needed to repeat a run: commit, versions, hardware and time, with `facts` added."
     device = torch.device(device)
-    hardware = torch.cuda.get_device_name(device) if device.type == 'cuda' else processor_name()
+    hardware = torch.cuda.get_device_name(device) if device.type == 'cuda' else processor_facts('model name') or platform.machine()
     return dict(commit=commit_of(Path(__file__).parent if '__file__' in globals() else '.'),
                 python=platform.python_version(), torch=str(torch.__version__), device=device.type,
                 hardware=hardware, threads=torch.get_num_threads(),
@@ -228,7 +229,7 @@ def show_images(
         height = cell * (1.3 if titles is not None else 1.0)
         axes = plt.subplots(rows, columns, figsize=(columns*cell, rows*height), squeeze=False, layout='constrained')[1]
     for ax in np.ravel(axes): ax.axis('off')
-    for i, (ax, image) in enumerate(zip(np.ravel(axes), images)):
+    for i, (ax, image) in enumerate(zip(np.ravel(axes), images, strict=False)):  # the last row may have spare axes
         ax.imshow(image, interpolation='nearest')
         if titles is not None: ax.set_title(titles[i], fontsize=8, color=colours[i] if colours else 'black')
     return axes
