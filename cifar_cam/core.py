@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['seed_everything', 'kept_random_state', 'kept_modes', 'pick_device', 'atomic_path', 'save_tensors', 'load_tensors',
-           'commit_of', 'processor_facts', 'run_card', 'new_run', 'finish_run', 'Run', 'read_run', 'show_images']
+           'commit_of', 'processor_facts', 'run_card', 'new_run', 'finish_run', 'Run', 'read_run', 'plain_errors',
+           'show_images']
 
 # %% ../nbs/00_core.ipynb #6f8e81bd
 import json
@@ -12,6 +13,7 @@ import os
 import platform
 import random
 import subprocess
+import sys
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timezone
@@ -207,7 +209,16 @@ def read_run(
         raise ValueError(f'run must be a whole run; {run/"run.json"} is not JSON ({error}). Train it again') from None
     return Run(run, load_tensors(run/'weights.safetensors')[0], pd.read_csv(run/'history.csv'), card)
 
-# %% ../nbs/00_core.ipynb #3ba8453c
+# %% ../nbs/00_core.ipynb #9314863c
+@contextmanager
+def plain_errors():
+    "Print an expected error as one line on stderr and leave with status 2."
+    try: yield
+    except (ValueError, TypeError, OSError, FloatingPointError) as error:
+        print(f'error: {error}', file=sys.stderr)
+        raise SystemExit(2) from None
+
+# %% ../nbs/00_core.ipynb #8edaa072
 def show_images(
     images, # uint8 `(N,H,W,3)`, an array or a tensor
     titles:list[str]|None=None, # one title an image
