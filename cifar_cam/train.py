@@ -22,6 +22,7 @@ import torch
 import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.distributed.rendezvous import rendezvous
 from torch.optim import lr_scheduler
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from tqdm.auto import tqdm
@@ -464,7 +465,10 @@ def join_processes(
     gpu = device != 'cpu' and torch.cuda.is_available()
     place = torch.device('cuda', int(os.environ['LOCAL_RANK'])) if gpu else pick_device('cpu')
     if gpu: torch.cuda.set_device(place)
-    if not dist.is_initialized(): dist.init_process_group('nccl' if gpu else 'gloo')
+    if not dist.is_initialized():
+        store, rank, world = next(rendezvous('env://'))
+        life = os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')  # a restarted run must not find the addresses of the dead one
+        dist.init_process_group('nccl' if gpu else 'gloo', store=dist.PrefixStore(f'life {life}', store), rank=rank, world_size=world)
     return place, dist.get_rank(), dist.get_world_size()
 
 # %% ../nbs/05_train.ipynb #a04fa141
