@@ -40,10 +40,10 @@ docs: .venv/.dev   ## build the site into _docs (needs Quarto)
 	@PATH="$(CURDIR)/$(BIN):$$PATH" nbdev_docs
 
 check: .venv/.dev   ## export and clean, then show any difference with what is committed
-	@$(BIN)/nbdev_export && $(BIN)/nbdev_clean && $(BIN)/ruff check cifar_cam tests tools benchmarks && git diff --exit-code --stat
+	@$(BIN)/nbdev_export && $(BIN)/nbdev_clean && $(BIN)/python tools/make_readme.py && $(BIN)/ruff check cifar_cam tests tools benchmarks && git diff --exit-code --stat
 
 owner: .venv/.dev   ## write the owner named in settings.ini into badges, install cells and links
-	@$(BIN)/python tools/set_owner.py
+	@$(BIN)/python tools/set_owner.py && $(BIN)/python tools/make_readme.py
 
 clean:  ## remove what the commands above made
 	rm -rf .venv _proc _docs build dist *.egg-info runs nbs/runs
