@@ -103,6 +103,7 @@ def save_tensors(
     tensors = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
     with atomic_path(path) as temporary:
         save_file(tensors, temporary, metadata={'facts': json.dumps(metadata or {})})
+        temporary.chmod(0o644)  # save_file makes files that only their owner can read
     return Path(path)
 
 # %% ../nbs/00_core.ipynb #985ddb9f
