@@ -1,0 +1,475 @@
+"Grad-CAM and its family: equal to pytorch-grad-cam and captum where those are right, and nothing left behind."
+import copy
+import random
+import threading
+import warnings
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+import torchvision.models as zoo
+from torch import nn
+from torch.testing import assert_close
+
+from cifar_cam import gradcam
+from cifar_cam.gradcam import METHODS, ClassDifference, fuse_layers, grad_cam, predict, resize_maps, scale_maps, tokens_to_maps
+from cifar_cam.resnet import resnet18
+
+pgc = pytest.importorskip('pytorch_grad_cam', reason='pytorch-grad-cam is not installed')
+captum = pytest.importorskip('captum.attr', reason='captum is not installed')
+
+
+def settle(model, seed=0):
+    "Random weights, and BatchNorm statistics that are not the trivial ones."
+    generator = torch.Generator().manual_seed(seed)
+    for module in model.modules():
+        if isinstance(module, nn.modules.batchnorm._BatchNorm):
+            module.running_mean.copy_(torch.randn(module.running_mean.shape, generator=generator) * .1)
+            module.running_var.copy_(torch.rand(module.running_var.shape, generator=generator) * .5 + .2)
+    return model.eval()
+
+
+def small_vgg():
+    model = zoo.VGG(zoo.vgg.make_layers([16, 'M', 32, 'M', 48, 48]), num_classes=5, init_weights=False, dropout=0.)
+    for module in model.features:
+        if isinstance(module, nn.Conv2d): nn.init.kaiming_normal_(module.weight)
+    model.avgpool, model.classifier = nn.AdaptiveAvgPool2d(2), nn.Sequential(nn.Linear(48 * 4, 32), nn.ReLU(True), nn.Linear(32, 5))
+    return model
+
+
+def small_convnext():
+    block = zoo.convnext.CNBlockConfig
+    return zoo.ConvNeXt([block(16, 32, 1), block(32, None, 2)], num_classes=5, layer_scale=1.)
+
+
+def small_vit():
+    torch.manual_seed(3)
+    model = zoo.VisionTransformer(image_size=32, patch_size=8, num_layers=2, num_heads=2, hidden_dim=32, mlp_dim=64, num_classes=5)
+    nn.init.normal_(model.heads.head.weight, std=.1)  # torchvision starts at zero: no gradient at all
+    return model
+
+
+ZOO = {  # name -> (make, layer that ends in a ReLU or at the end, reshape)
+    'ResNet': (lambda: zoo.ResNet(zoo.resnet.BasicBlock, [1, 1, 1, 1], num_classes=5), 'layer3', None),
+    'VGG': (small_vgg, 'features.9', None),
+    'DenseNet': (lambda: zoo.DenseNet(growth_rate=8, block_config=(2, 2), num_init_features=16, num_classes=5), 'features.transition1', None),
+    'MobileNet': (lambda: zoo.mobilenet_v2(num_classes=5, width_mult=.25), 'features.6', None),
+    'ConvNeXt': (small_convnext, 'features.3', None),
+    'ViT': (small_vit, 'encoder.layers.encoder_layer_1.ln_1', tokens_to_maps),
+}
+
+
+@pytest.fixture(scope='module', params=ZOO)
+def case(request):
+    torch.manual_seed(0)
+    make, layer, reshape = ZOO[request.param]
+    model, x = settle(make()), torch.randn(3, 3, 32, 32, generator=torch.Generator().manual_seed(1))
+    return request.param, model, layer, x, reshape
+
+
+class Scaled:
+    "The logit of a class times a factor that lifts tiny maps of random networks above the rivals' hidden epsilon."
+    def __init__(self, ids, factor): self.ids, self.factor = ids, factor
+    def __call__(self, logits): return logits.gather(1, self.ids[:len(logits), None])[:, 0] * self.factor
+    def one(self, i): return lambda row: row[self.ids[i]] * self.factor
+
+
+def shown(maps, size):
+    "What pytorch-grad-cam does to a raw map: scale, resize, scale again."
+    return scale_maps(resize_maps(scale_maps(maps), size))
+
+
+def rival_maps(kind, model, layer, x, targets, reshape, **options):
+    twin = copy.deepcopy(model)  # the rival changes what it is given
+    with kind(model=twin, target_layers=[twin.get_submodule(layer)], reshape_transform=reshape, **options) as cam:
+        return torch.tensor(cam(input_tensor=x.clone(), targets=targets))
+
+
+def lift(model, layer, x, ids, reshape):
+    "A factor that brings the raw maps to about 1."
+    return 1. / float(grad_cam(model, layer, x, ids, reshape=reshape)[0].amax().clamp(min=1e-12))
+
+
+RIVALS = {'Grad-CAM': pgc.GradCAM, 'Grad-CAM++': pgc.GradCAMPlusPlus, 'XGrad-CAM': pgc.XGradCAM, 'HiResCAM': pgc.HiResCAM, 'LayerCAM': pgc.LayerCAM}
+
+
+@pytest.mark.parametrize('name', RIVALS)
+def test_gradient_methods_equal_pytorch_grad_cam_on_every_kind_of_network(case, name):
+    kind, model, layer, x, reshape = case
+    ids = torch.tensor([1, 4, 2])
+    target = Scaled(ids, lift(model, layer, x, ids, reshape))
+    mine = shown(METHODS[name](model, layer, x, target, reshape=reshape)[0], x.shape[2:])
+    theirs = rival_maps(RIVALS[name], model, layer, x, [target.one(i) for i in range(3)], reshape)
+    assert float((mine - theirs).abs().max()) < 1e-5, kind
+
+
+def test_grad_cam_equals_captum_on_every_convolutional_network(case):
+    kind, model, layer, x, reshape = case
+    if reshape is not None: pytest.skip('captum has no reshape for tokens')
+    ids = torch.tensor([1, 4, 2])
+    theirs = captum.LayerGradCam(model, model.get_submodule(layer)).attribute(x.clone(), ids, relu_attributions=True)[:, 0].detach()
+    mine = grad_cam(model, layer, x, ids)[0]
+    assert_close(mine / mine.max(), theirs / mine.max(), atol=1e-5, rtol=0)
+
+
+def test_grad_cam_equals_pytorch_grad_cam_on_the_layernorm_network_at_every_stage():
+    torch.manual_seed(0)
+    model, x = resnet18().eval(), torch.randn(4, 3, 32, 32)
+    ids = torch.tensor([0, 3, 5, 9])
+    for layer in ('layer1', 'layer2', 'layer3', 'layer4', 'layer4.1.conv2'):
+        target = Scaled(ids, lift(model, layer, x, ids, None))
+        mine = shown(grad_cam(model, layer, x, target)[0], (32, 32))
+        assert float((mine - rival_maps(pgc.GradCAM, model, layer, x, [target.one(i) for i in range(4)], None)).abs().max()) < 1e-5, layer
+
+
+@pytest.mark.parametrize('name', ['ResNet', 'ViT'])
+def test_eigen_cam_equals_pytorch_grad_cam_up_to_the_sign_that_the_rival_leaves_to_chance(name):
+    torch.manual_seed(0)
+    make, layer, reshape = ZOO[name]
+    model, x = settle(make()), torch.randn(3, 3, 32, 32)
+    mine = shown(gradcam.eigen_cam(model, layer, x, reshape=reshape)[0], (32, 32))
+    with torch.no_grad(), gradcam.captured(model.get_submodule(layer), gradients=False) as kept: model(x)
+    raw = torch.tensor(pgc.utils.svd_on_activations.get_2d_projection(gradcam.as_maps(kept[0], reshape).numpy()))
+    both = torch.stack([shown(sign * raw.clamp(min=0) if sign > 0 else (-raw).clamp(min=0), (32, 32)) for sign in (1, -1)])
+    assert float((both - mine).abs().amax((2, 3)).amin(0).max()) < 1e-4  # one of the two signs, image by image
+    assert (gradcam.eigen_cam(model, layer, x, reshape=reshape)[0].amax((1, 2)) >= (raw.abs().amax((1, 2)) * .9999)).all()
+
+
+@pytest.mark.parametrize('name', ['ResNet', 'VGG'])
+def test_score_cam_and_ablation_cam_equal_pytorch_grad_cam(name):
+    torch.manual_seed(0)
+    make, layer, _ = ZOO[name]
+    model, x = settle(make()), torch.randn(2, 3, 32, 32)
+    [m for m in model.modules() if isinstance(m, nn.Linear)][-1].bias.data += 2.  # positive scores, as the paper assumes
+    ids = predict(model, x).argmax(1)
+    for mine, rival in ((gradcam.score_cam, pgc.ScoreCAM), (gradcam.ablation_cam, pgc.AblationCAM)):
+        targets = [lambda row, i=i: row[i] for i in ids.tolist()]
+        found = mine(model, layer, x, ids)[0]
+        theirs = rival_maps(rival, model, layer, x, targets, None)
+        assert float((shown(found, (32, 32)) - theirs).abs().max()) < 1e-5 + 2e-7 / float(found.amax((1, 2)).min()), rival.__name__
+
+
+def test_ablation_cam_runs_where_a_skip_connection_concatenates():
+    torch.manual_seed(0)
+    model, x = settle(ZOO['DenseNet'][0]()), torch.randn(2, 3, 32, 32)
+    layer = 'features.denseblock2.denselayer1'
+    maps, logits = gradcam.ablation_cam(model, layer, x, 1)
+    score = logits[:, 1]
+    with torch.no_grad(), gradcam.captured(model.get_submodule(layer), gradients=False) as kept: model(x)
+    A, drops = kept[0], []
+    for k in range(A.shape[1]):  # the slow way: one hook, one channel, one pass
+        def off(module, args, out, k=k): return out * (torch.arange(out.shape[1]) != k)[:, None, None]
+        handle = model.get_submodule(layer).register_forward_hook(off)
+        with torch.no_grad(): drops.append((score - model(x)[:, 1]) / score.abs())
+        handle.remove()
+    assert_close(maps, (torch.stack(drops, 1)[:, :, None, None] * A).sum(1).relu(), atol=1e-6, rtol=1e-3)
+
+
+def test_ablation_cam_works_on_tokens():
+    model, x = settle(small_vit()), torch.randn(2, 3, 32, 32)
+    assert gradcam.ablation_cam(model, ZOO['ViT'][1], x, reshape=tokens_to_maps)[0].shape == (2, 4, 4)
+
+
+def test_pixel_methods_equal_captum():
+    torch.manual_seed(0)
+    model, x, ids = settle(small_vgg()), torch.randn(2, 3, 32, 32), torch.tensor([1, 3])
+    for module in model.modules():
+        if isinstance(module, nn.ReLU): module.inplace = False  # captum's guided backpropagation fails on in-place ReLUs
+    with warnings.catch_warnings():
+        warnings.simplefilter('ignore')
+        pairs = [
+            (gradcam.saliency(model, None, x, ids, signed=True)[0], captum.Saliency(model).attribute(x.clone(), ids, abs=False)),
+            (gradcam.guided_backprop(model, None, x, ids, signed=True)[0], captum.GuidedBackprop(model).attribute(x.clone(), ids)),
+            (gradcam.integrated_gradients(model, None, x, ids, signed=True, steps=20, baseline=0.)[0],
+             captum.IntegratedGradients(model).attribute(x.clone(), 0., ids, n_steps=20, method='riemann_middle')),
+            (gradcam.guided_grad_cam(model, 'features.9', x, ids, signed=True)[0],
+             captum.GuidedGradCam(model, model.features[9]).attribute(x.clone(), ids, interpolate_mode='bilinear')),
+        ]
+    for mine, theirs in pairs:
+        theirs = theirs.detach().float()
+        assert_close(mine / theirs.abs().max(), theirs / theirs.abs().max(), atol=1e-5, rtol=0)
+
+
+def test_guided_backpropagation_sees_functional_relus_that_swapped_modules_miss():
+    class Functional(nn.Module):
+        def __init__(self, relu):
+            super().__init__()
+            self.a, self.b, self.relu = nn.Linear(12, 8), nn.Linear(8, 3), relu
+        def forward(self, x): return self.b(self.relu(self.a(x.flatten(1))))
+
+    torch.manual_seed(0)
+    model, x = Functional(nn.ReLU()), torch.randn(2, 3, 2, 2)
+    with warnings.catch_warnings():
+        warnings.simplefilter('ignore')
+        wanted = captum.GuidedBackprop(model).attribute(x.clone(), 1).detach()
+    ways = [F.relu, torch.relu, torch.Tensor.relu, lambda v: F.relu(v, inplace=True), lambda v: torch.relu_(v), lambda v: (v.relu_(), v)[1]]
+    for way in ways:
+        model._modules.pop('relu', None)
+        model.relu = way
+        assert_close(gradcam.guided_backprop(model, None, x, 1, signed=True)[0], wanted)
+
+
+def test_smooth_grad_without_noise_is_saliency():
+    model, x = settle(small_vgg()), torch.randn(2, 3, 32, 32)
+    assert_close(gradcam.smooth_grad(model, None, x, samples=2, noise=0.)[0], gradcam.saliency(model, None, x)[0])
+
+
+def test_an_in_place_relu_after_the_layer_changes_nothing_here_and_the_map_of_the_rival():
+    class InPlace(nn.Module):
+        def __init__(self, inplace):
+            super().__init__()
+            self.conv, self.inplace, self.fc = nn.Conv2d(3, 6, 3), inplace, nn.Linear(6, 4)
+        def forward(self, x): return self.fc(F.relu(self.conv(x), inplace=self.inplace).mean((2, 3)))
+
+    torch.manual_seed(0)
+    safe, model, x = InPlace(False), InPlace(True), torch.randn(2, 3, 12, 12)
+    model.load_state_dict(safe.state_dict())
+    assert_close(grad_cam(model, 'conv', x, 1, relu=False)[0], grad_cam(safe, 'conv', x, 1, relu=False)[0])
+    target = Scaled(torch.tensor([1, 1]), lift(safe, 'conv', x, 1, None))
+    right = rival_maps(pgc.GradCAM, safe, 'conv', x, [target.one(0), target.one(1)], None)
+    assert_close(shown(grad_cam(model, 'conv', x, target)[0], (12, 12)), right, atol=1e-5, rtol=0)
+
+
+class Awkward(nn.Module):
+    "Dropout, batch norm, an in-place ReLU, one ReLU used twice; can be told to fail."
+    def __init__(self):
+        super().__init__()
+        self.conv1, self.bn, self.relu, self.drop = nn.Conv2d(3, 6, 3, padding=1), nn.BatchNorm2d(6), nn.ReLU(inplace=True), nn.Dropout(.5)
+        self.conv2, self.fc = nn.Conv2d(6, 6, 3, padding=1), nn.Linear(6, 4)
+        self.fail = None
+
+    def forward(self, x):
+        y = self.conv2(self.relu(self.bn(self.conv1(x))))
+        if self.fail and self.fail(): raise RuntimeError('the model broke')
+        return self.fc(self.drop(self.relu(y)).mean((2, 3)))
+
+
+@pytest.fixture
+def awkward():
+    torch.manual_seed(0)
+    model = settle(Awkward())
+    return model, torch.randn(3, 3, 8, 8)
+
+
+QUICK = {'SmoothGrad': dict(samples=2), 'Integrated gradients': dict(steps=2)}
+
+
+def traces(model, x):
+    "All that a call could leave behind."
+    hooks = ('_forward_hooks', '_forward_pre_hooks', '_backward_hooks', '_backward_pre_hooks', '_forward_hooks_with_kwargs')
+    return {
+        'modes': [m.training for m in model.modules()], 'modules': [id(m) for m in model.modules()],
+        'hooks': [[(k, id(v)) for k, v in getattr(m, h).items()] for m in model.modules() for h in hooks],
+        'weights': [(n, v.clone(), v.data_ptr()) for n, v in model.state_dict().items()],
+        'versions': [v._version for v in model.state_dict().values() if not v.is_inference()],
+        'gradients': [None if p.grad is None else (id(p.grad), p.grad.clone()) for p in model.parameters()],
+        'frozen': [p.requires_grad for p in model.parameters()],
+        'images': (x.clone(), x.requires_grad, x.grad),
+        'flags': (torch.is_grad_enabled(), torch.is_inference_mode_enabled(), torch.is_autocast_cache_enabled(), torch.is_autocast_enabled('cpu')),
+        'random': (torch.get_rng_state(), np.random.get_state()[1].tolist(), random.getstate()),
+        'function modes': len(torch.overrides._get_current_function_mode_stack()),
+        'calls inside': len(gradcam._mode_users),
+    }
+
+
+def assert_same(a, b, path=''):
+    if isinstance(a, torch.Tensor): assert torch.equal(a, b), path
+    elif isinstance(a, dict): [assert_same(a[k], b[k], f'{path}/{k}') for k in a]
+    elif isinstance(a, (list, tuple)):
+        assert len(a) == len(b), path
+        for i, (p, q) in enumerate(zip(a, b, strict=True)): assert_same(p, q, f'{path}/{i}')
+    else: assert a == b, path
+
+
+SITUATIONS = {
+    'evaluation mode': lambda model: None,
+    'training mode in parts': lambda model: (model.train(), model.bn.eval()),
+    'frozen': lambda model: [p.requires_grad_(False) for p in model.parameters()],
+    'gradients and hooks of the caller': lambda model: (
+        [setattr(p, 'grad', torch.ones_like(p)) for p in model.parameters()],
+        model.conv2.register_forward_hook(lambda *a: None), model.fc.register_full_backward_hook(lambda *a: None)),
+}
+
+
+@pytest.mark.filterwarnings('ignore:the model is in training mode')
+@pytest.mark.parametrize('situation', SITUATIONS)
+@pytest.mark.parametrize('name', METHODS)
+def test_every_method_leaves_everything_as_found(awkward, name, situation):
+    model, x = awkward
+    method, options = METHODS[name], QUICK.get(name, {})
+    wanted = method(model, 'conv2', x, **options)[0]
+    SITUATIONS[situation](model)
+    before = traces(model, x)
+    for context in (torch.enable_grad, torch.no_grad, torch.inference_mode):
+        with context():
+            inside = traces(model, x)
+            maps, logits = method(model, 'conv2', x, **options)
+            assert_same(inside, traces(model, x), context.__name__)
+        assert_close(maps, wanted, msg=f'{name} under {context.__name__}')
+        assert not (maps.requires_grad or logits.requires_grad or maps.is_inference())
+    assert_same(before, traces(model, x))
+
+
+@pytest.mark.filterwarnings('ignore:the model is in training mode')
+@pytest.mark.parametrize('name', METHODS)
+def test_every_method_leaves_everything_as_found_after_an_exception(awkward, name):
+    model, x = awkward
+    model.train()
+    calls = iter(range(100))
+    before = traces(model, x)
+    model.fail = lambda: next(calls) >= (1 if name in ('Score-CAM', 'Ablation-CAM', 'SmoothGrad', 'Integrated gradients', 'Guided Grad-CAM') else 0)
+    with torch.no_grad(), pytest.raises(RuntimeError, match='the model broke'): METHODS[name](model, 'conv2', x, **QUICK.get(name, {}))
+    model.fail = None
+    if name != 'EigenCAM':  # it asks for no target
+        with pytest.raises(ZeroDivisionError): METHODS[name](model, 'conv2', x, lambda logits: 1 / 0, **QUICK.get(name, {}))
+    assert_same(before, traces(model, x))
+
+
+@pytest.mark.filterwarnings('ignore:the model is in training mode')
+def test_two_threads_explain_one_model_in_training_mode_and_the_modes_come_back(awkward):
+    model, x = awkward
+    alone = {name: METHODS[name](model, 'conv2', x, **QUICK.get(name, {}))[0] for name in METHODS}
+    model.train()
+    before, gate = traces(model, x), threading.Barrier(4)
+
+    def work(shift):
+        gate.wait()
+        names = [*METHODS][shift:] + [*METHODS][:shift]
+        return {name: METHODS[name](model, 'conv2', x, **QUICK.get(name, {}))[0] for _ in range(3) for name in names}
+
+    with ThreadPoolExecutor(4) as pool:
+        for result in pool.map(work, (0, 3, 7, 10)):
+            for name, maps in result.items(): assert_close(maps, alone[name], msg=name)
+    assert_same(before, traces(model, x))
+
+
+def test_training_mode_is_said_aloud_only_where_it_matters(awkward):
+    model, x = awkward
+    model.train()
+    with pytest.warns(UserWarning, match='the maps are made in evaluation mode'): grad_cam(model, 'conv2', x)
+    with warnings.catch_warnings():
+        warnings.simplefilter('error')
+        grad_cam(resnet18('layer').train(), 'layer4', torch.randn(1, 3, 32, 32))
+
+
+def test_a_map_under_autocast_does_not_spoil_the_training_step_around_it():
+    model, x = resnet18().train(), torch.randn(2, 3, 32, 32)
+    with torch.autocast('cpu', torch.bfloat16):
+        maps, _ = grad_cam(model, 'layer3', x)
+        model(x).float().sum().backward()
+    assert maps.dtype == torch.float32
+    assert all(p.grad is not None for p in model.parameters())
+
+
+@pytest.mark.parametrize('dtype, tolerance', [(torch.float64, 1e-4), (torch.bfloat16, .1), (torch.float16, .02)])
+def test_any_precision_gives_nearly_the_same_maps(dtype, tolerance):
+    torch.manual_seed(0)
+    model, x = settle(small_vgg()), torch.randn(3, 3, 32, 32)
+    wanted = grad_cam(model, 'features.9', x, 2)[0]
+    maps, _ = grad_cam(copy.deepcopy(model).to(dtype), 'features.9', x.to(dtype), 2)
+    assert maps.dtype == (torch.float64 if dtype == torch.float64 else torch.float32)
+    assert float((maps - wanted).abs().max() / wanted.max()) < tolerance
+
+
+@pytest.mark.parametrize('name', METHODS)
+def test_any_batch_gives_the_same_maps_and_none_gives_none(awkward, name):
+    model, x = awkward
+    method, options = METHODS[name], QUICK.get(name, {})
+    ids = torch.tensor([3, 0, 1])
+    wanted, logits = method(model, 'conv2', x, ids, **options)
+    assert_close(method(model, 'conv2', x, ids, batch_size=2, **options)[0], wanted)
+    assert_close(method(model, 'conv2', x[1:2], 0, **options)[0], wanted[1:2])
+    none, no_logits = method(model, 'conv2', x[:0], ids[:0], **options)
+    assert none.shape == (0, *wanted.shape[1:]) and no_logits.shape == (0, 4)
+
+
+@pytest.mark.parametrize('name', METHODS)
+def test_every_method_takes_every_kind_of_target(awkward, name):
+    model, x = awkward
+    method, options = METHODS[name], QUICK.get(name, {})
+    said = predict(model, x).argmax(1)
+    assert_close(method(model, 'conv2', x, **options)[0], method(model, 'conv2', x, said.numpy(), **options)[0])
+    assert_close(method(model, 'conv2', x, 2, **options)[0], method(model, 'conv2', x, [2, 2, 2], **options)[0])
+    assert_close(method(model, 'conv2', x, 2, **options)[0], method(model, 'conv2', x, lambda logits: logits[:, 2], **options)[0])
+    assert_close(method(model, 'conv2', x, ClassDifference(None, 2), **options)[0],
+                 method(model, 'conv2', x, ClassDifference(said, torch.tensor([2, 2, 2])), **options)[0])
+    if name == 'EigenCAM': return
+    for wrong, message in ((4, 'classes from 0 to 3'), (torch.tensor([1]), r'shape \(3,\); got \(1,\)'), (1.5, 'whole numbers'), ('cat', '.')):
+        with pytest.raises((ValueError, TypeError), match=message): method(model, 'conv2', x, wrong, **options)
+
+
+def test_a_layer_that_runs_twice_is_read_where_it_runs_last(awkward):
+    model, x = awkward
+    with torch.no_grad(): last = F.relu(model.conv2(F.relu(model.bn(model.conv1(x)))))
+    weights = model.fc.weight[predict(model, x).argmax(1)].detach() / 64
+    assert_close(grad_cam(model, 'relu', x)[0], torch.einsum('bd,bdhw->bhw', weights, last).relu())
+
+
+@pytest.mark.filterwarnings('ignore:Dynamo does not know how to trace')
+@pytest.mark.parametrize('compiled', ['torch.compile(model)', 'model.compile()', 'a compiled block'])
+def test_a_compiled_model_is_explained_through_its_module(compiled):
+    torch.manual_seed(0)
+    model, x = settle(small_vgg()), torch.randn(2, 3, 32, 32)
+    wanted = grad_cam(model, 'features.9', x)[0]
+    if compiled == 'torch.compile(model)': model = torch.compile(model, backend='eager')
+    elif compiled == 'model.compile()': model.compile(backend='eager')
+    else: model.features.compile(backend='eager')
+    model(x)
+    assert_close(grad_cam(model, 'features.9', x)[0], wanted)
+    with torch.no_grad(): assert_close(model(x), predict(model, x))  # still compiled, still right
+
+
+def test_parallel_wrappers_are_opened():
+    model, x = settle(small_vgg()), torch.randn(2, 3, 32, 32)
+    assert_close(grad_cam(nn.DataParallel(model), 'features.9', x)[0], grad_cam(model, 'features.9', x)[0])
+
+
+def test_a_scripted_model_says_that_hooks_cannot_reach_its_layers():
+    with warnings.catch_warnings():
+        warnings.simplefilter('ignore')
+        model = torch.jit.script(nn.Sequential(nn.Conv2d(3, 4, 3), nn.Flatten(), nn.Linear(4 * 36, 3)).eval())
+    with pytest.raises(TypeError, match='got a scripted one'): grad_cam(model, '0', torch.randn(1, 3, 8, 8))
+
+
+def test_a_quantised_head_has_no_gradient_path_and_methods_without_gradients_still_work(awkward):
+    quantization = pytest.importorskip('torch.ao.quantization', reason='this PyTorch has no torch.ao.quantization')
+    model, x = awkward
+    with warnings.catch_warnings():
+        warnings.simplefilter('ignore')
+        try: small = quantization.quantize_dynamic(model, {nn.Linear})
+        except RuntimeError as error: pytest.skip(f'no quantised engine here: {error}')
+        with pytest.raises(ValueError, match='layer must have a gradient path'): grad_cam(small, 'conv2', x)
+        assert gradcam.score_cam(small, 'conv2', x)[0].shape == (3, 8, 8)
+
+
+def test_a_quantised_layer_is_refused():
+    class Quantised(nn.Module):
+        def forward(self, x): return torch.quantize_per_tensor(x, .1, 0, torch.qint8)
+
+    class Model(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.q = Quantised()
+        def forward(self, x): return self.q(x).dequantize().mean((2, 3))
+
+    with pytest.raises(TypeError, match='returns quantised tensors'): grad_cam(Model(), 'q', torch.randn(1, 3, 8, 8))
+
+
+def test_layers_below_the_chosen_one_run_without_a_graph(awkward):
+    model, x = awkward
+    seen = {}
+    def note(name): return lambda module, args, out: None if seen.setdefault(name, out.requires_grad) else None
+    handles = [module.register_forward_hook(note(name)) for name, module in model.named_modules() if name]
+    grad_cam(model, 'conv2', x)
+    for handle in handles: handle.remove()
+    assert seen == {'conv1': False, 'bn': False, 'relu': False, 'conv2': False, 'drop': True, 'fc': True}  # conv2: before the hook
+
+
+def test_fused_layers_equal_the_mean_of_scaled_maps_of_pytorch_grad_cam():
+    torch.manual_seed(0)
+    model, x = resnet18().eval(), torch.randn(2, 3, 32, 32)
+    layers = ['layer2', 'layer3']
+    fused, _ = fuse_layers(model, layers, x, 1)
+    assert_close(fused, (scale_maps(grad_cam(model, 'layer2', x, 1)[0]) + resize_maps(scale_maps(grad_cam(model, 'layer3', x, 1)[0]), (16, 16))) / 2)
