@@ -216,7 +216,7 @@ def test_smooth_grad_without_noise_is_saliency():
     assert_close(gradcam.smooth_grad(model, None, x, samples=2, noise=0.)[0], gradcam.saliency(model, None, x)[0])
 
 
-def test_an_in_place_relu_after_the_layer_changes_nothing_here_and_the_map_of_the_rival():
+def test_an_in_place_relu_after_the_layer_changes_nothing():
     class InPlace(nn.Module):
         def __init__(self, inplace):
             super().__init__()
