@@ -93,7 +93,7 @@ def area(
     "The area under each curve: its mean height. Low is good for a deletion, high for an insertion."
     return torch.trapezoid(curve, torch.as_tensor(shares, dtype=curve.dtype, device=curve.device), dim=1)
 
-# %% ../nbs/06b_believe.ipynb #2b604d98
+# %% ../nbs/06b_believe.ipynb #20bed8ac
 def smooth_operator(
     u:Tensor, # `(B,C,H,W)`
 )->Tensor: # the same shape; 0 where each value is the mean of its neighbours
@@ -104,7 +104,7 @@ def smooth_operator(
     weight = F.conv2d(torch.ones_like(flat[:1]), kernel[None, None], padding=1)
     return (weight * flat - around).view_as(u)
 
-# %% ../nbs/06b_believe.ipynb #ade228ca
+# %% ../nbs/06b_believe.ipynb #d1eae31e
 def fill_linear(
     x:Tensor, # images `(B,C,H,W)`
     hidden:Tensor, # bool `(B,1,H,W)`, the pixels to fill
@@ -123,7 +123,7 @@ def fill_linear(
         direction = residual + size / before.clamp(min=1e-20) * direction
     return u
 
-# %% ../nbs/06b_believe.ipynb #96c7836b
+# %% ../nbs/06b_believe.ipynb #8c2a52db
 def road(
     model:nn.Module, # images -> logits; left as found
     x:Tensor, # normalised images `(B,C,H,W)`
@@ -139,7 +139,7 @@ def road(
         score = score + (least - most) / 2 / len(shares)
     return score
 
-# %% ../nbs/06b_believe.ipynb #d2e72732
+# %% ../nbs/06b_believe.ipynb #e9cb29e6
 def confidence_change(
     model:nn.Module, # images -> logits; left as found
     x:Tensor, # normalised images `(B,C,H,W)`
@@ -151,7 +151,7 @@ def confidence_change(
     before, after = confidence(model, x, target), confidence(model, x * mask, target)
     return (before - after).clamp(min=0) / before.clamp(min=1e-12), after > before
 
-# %% ../nbs/06b_believe.ipynb #e7294457
+# %% ../nbs/06b_believe.ipynb #e13bc947
 @contextmanager
 def randomised(
     model:nn.Module, # its weights are back after the block
@@ -173,7 +173,7 @@ def randomised(
         with torch.no_grad():
             for p, old in zip(weights, kept, strict=True): p.copy_(old)
 
-# %% ../nbs/06b_believe.ipynb #f3a9a75b
+# %% ../nbs/06b_believe.ipynb #d43454a6
 def agreement(
     a:Tensor, # maps `(B,h,w)`
     b:Tensor, # maps `(B,h,w)`, of the same images

@@ -473,3 +473,20 @@ def test_fused_layers_equal_the_mean_of_scaled_maps_of_pytorch_grad_cam():
     layers = ['layer2', 'layer3']
     fused, _ = fuse_layers(model, layers, x, 1)
     assert_close(fused, (scale_maps(grad_cam(model, 'layer2', x, 1)[0]) + resize_maps(scale_maps(grad_cam(model, 'layer3', x, 1)[0]), (16, 16))) / 2)
+
+
+@pytest.mark.parametrize('name', ['Score-CAM', 'Ablation-CAM'])
+def test_slow_methods_show_progress_when_asked_and_are_silent_else(awkward, name, capfd):
+    model, x = awkward
+    METHODS[name](model, 'conv2', x)
+    assert capfd.readouterr() == ('', '')
+    METHODS[name](model, 'conv2', x, progress=True)
+    assert 'batch' in capfd.readouterr().err
+
+
+def test_the_module_imports_torch_alone():
+    import ast
+    tree = ast.parse(open(gradcam.__file__).read())
+    names = {alias.name if isinstance(node, ast.Import) else node.module for node in tree.body if isinstance(node, (ast.Import, ast.ImportFrom))
+             for alias in node.names}
+    assert {name.split('.')[0] for name in names} == {'contextlib', 'dataclasses', 'difflib', 'threading', 'torch', 'warnings'}
