@@ -57,15 +57,22 @@ def interleaved(layer, runs):
     return {name: statistics.median(values) for name, values in seconds.items()}
 
 
+def highest():
+    "The most memory that this process ever held, in MiB. (getrusage would count what the parent held before the start.)"
+    try: status = open('/proc/self/status').read()
+    except OSError: return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    return int(status.split('VmHWM:')[1].split()[0]) / 1024
+
+
 def peak(name, layer, images):
     "MiB that the call needs above what the process held before it; run in a process of its own."
     torch.manual_seed(0)
     model, x = resnet18().eval(), torch.randn(images, 3, 32, 32)
     call = make(name, model, layer, x)
     with torch.no_grad(): model(x[:1])
-    before, start = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, time.perf_counter()
+    before, start = highest(), time.perf_counter()
     call()
-    return (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024, time.perf_counter() - start
+    return highest() - before, time.perf_counter() - start
 
 
 def peak_elsewhere(name, layer, images):
