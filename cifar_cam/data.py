@@ -43,7 +43,7 @@ from filelock import FileLock, Timeout
 from PIL import Image
 from torch import Tensor
 
-from .core import show_images
+from .core import plain_errors, show_images
 
 # %% ../nbs/01_data.ipynb #b5c45343
 CLASSES = ('airplane', 'automobile', 'bird', 'cat', 'deer', 'dog', 'frog', 'horse', 'ship', 'truck') # official order: class 0 is airplane
@@ -619,12 +619,10 @@ def data_command(
 ):
     "Fetch all 60,000 images of CIFAR-10 and check them against the six official checksums."
     before, start = _read_facts(cache_folder(root)/'cifar10'), time.perf_counter()
-    try: folder = fetch_cifar10(root, source, progress=not quiet)
-    except (OSError, ValueError, ImportError) as error:
-        print('cifar_cam_data:', ' '.join(str(error).split()), file=sys.stderr)
-        raise SystemExit(2) from None
+    try:
+        with plain_errors(): folder = fetch_cifar10(root, source, progress=not quiet)
     except KeyboardInterrupt:
-        print('cifar_cam_data: stopped; start it again to go on', file=sys.stderr)
+        print('stopped; start it again to go on', file=sys.stderr)
         raise SystemExit(130) from None
     facts, count = _read_facts(folder), sum(len(np.load(folder/f'{s}_labels.npy')) for s in ('train', 'test'))
     origin = f'the local cache, filled from {facts["source"]} on {facts["fetched"][:10]}' if facts == before else facts['source']

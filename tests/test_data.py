@@ -461,7 +461,14 @@ def test_the_command_says_where_the_images_came_from(batches, mirror, tmp_path):
 def test_the_command_ends_with_one_line_and_2_when_it_cannot(tmp_path):
     done = run_command(tmp_path, '--root', tmp_path/'cache', '--source', tmp_path/'nowhere')
     assert done.returncode == 2 and done.stdout == ''
-    assert done.stderr.startswith('cifar_cam_data: ') and 'does not exist' in done.stderr and done.stderr.count('\n') == 1
+    assert done.stderr.startswith('error: ') and 'does not exist' in done.stderr and done.stderr.count('\n') == 1
+
+
+def test_the_command_can_be_stopped_by_hand(monkeypatch, capsys):
+    def stop(*rest, **options): raise KeyboardInterrupt
+    monkeypatch.setattr(data, 'fetch_cifar10', stop)
+    with pytest.raises(SystemExit) as caught: data.data_command()
+    assert caught.value.code == 130 and capsys.readouterr().err == 'stopped; start it again to go on\n'
 
 
 def test_nothing_in_these_tests_changed_the_official_checksums():
