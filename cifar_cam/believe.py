@@ -130,12 +130,13 @@ def road(
     maps:Tensor, # `(B,h,w)`
     target:Tensor, # one class an image `(B,)`
     shares=(.3,), # of the pixels that are hidden
+    steps:int=40, # of the filling, see `fill_linear`
 )->Tensor: # `(B,)`, from -0.5 to 0.5; 0 for a map that says nothing
     "Confidence without the darkest pixels minus confidence without the brightest, halved (Rong et al. 2022)."
     size, order, score = x.shape[2:], pixel_order(maps, x.shape[2:]), 0
     for share in shares:
-        least = confidence(model, fill_linear(x, brightest(order.flip(1), share, size)), target)
-        most = confidence(model, fill_linear(x, brightest(order, share, size)), target)
+        least = confidence(model, fill_linear(x, brightest(order.flip(1), share, size), steps), target)
+        most = confidence(model, fill_linear(x, brightest(order, share, size), steps), target)
         score = score + (least - most) / 2 / len(shares)
     return score
 
@@ -145,10 +146,12 @@ def confidence_change(
     x:Tensor, # normalised images `(B,C,H,W)`
     maps:Tensor, # `(B,h,w)`
     target:Tensor, # one class an image `(B,)`
+    before:Tensor|None=None, # confidence `(B,)` in the unchanged images, if it is known
 )->tuple[Tensor,Tensor]: # drop `(B,)` from 0 to 1; whether it rose, bool `(B,)`
     "The share of confidence that is lost when each image is multiplied by its scaled map (Chattopadhay et al. 2018, section 4.1)."
     mask = scale_maps(resize_maps(maps, x.shape[2:]))[:, None] # (B, 1, H, W)
-    before, after = confidence(model, x, target), confidence(model, x * mask, target)
+    before = confidence(model, x, target) if before is None else before
+    after = confidence(model, x * mask, target)
     return (before - after).clamp(min=0) / before.clamp(min=1e-12), after > before
 
 # %% ../nbs/06b_believe.ipynb #e13bc947
