@@ -119,7 +119,7 @@ def resnet18(
         raise ValueError(f'norm must be one of {", ".join(map(repr, NORMS))}; got {norm!r}. This project uses norm=\'layer\'')
     return start_weights(ResNet(NORMS[norm], check_classes(num_classes)))
 
-# %% ../nbs/03_resnet.ipynb #e9d09c41
+# %% ../nbs/03_resnet.ipynb #ee501479
 def read_window(
     module:nn.Module, # any layer
     width:int, # width of the map it reads
@@ -135,7 +135,7 @@ def read_window(
         return width - (out - 1)*(width//out), width//out, 0
     return 1, 1, 0
 
-# %% ../nbs/03_resnet.ipynb #b090cfdb
+# %% ../nbs/03_resnet.ipynb #14d54050
 class LayerTracer(fx.Tracer):
     "Reads a model's graph and stops at layers whose `forward` is PyTorch's own."
     def is_leaf_module(self,
@@ -144,7 +144,7 @@ class LayerTracer(fx.Tracer):
     )->bool: # True where the tracer shall not look inside
         return type(module).forward.__module__.startswith('torch.nn') and not isinstance(module, nn.Sequential)
 
-# %% ../nbs/03_resnet.ipynb #c74f15b0
+# %% ../nbs/03_resnet.ipynb #72f75e46
 def trace_model(
     model:nn.Module, # any model for images `(B,3,size,size)` that `torch.fx` can follow; left as found
     size:int, # width of the images
@@ -161,7 +161,7 @@ def trace_model(
         ShapeProp(traced).propagate(torch.zeros(1, 3, size, size, dtype=like.dtype, device=like.device))
     return traced
 
-# %% ../nbs/03_resnet.ipynb #1f93d28d
+# %% ../nbs/03_resnet.ipynb #f2cb4b82
 def check_step(
     node:fx.Node, # a step of a traced model
     expected:int|None=None, # the width that a layer's window gives; None for a step that is no layer
@@ -176,7 +176,7 @@ def check_step(
         raise ValueError(f'model must use layers that keep or shrink their maps; {name} makes {metas[-1].shape[-1]} pixels where '
                          f'its window gives {expected}. Give the part of the model before it')
 
-# %% ../nbs/03_resnet.ipynb #c2b13449
+# %% ../nbs/03_resnet.ipynb #6ac97a0c
 def read_layers(
     model:nn.Module, # any model for images `(B,3,size,size)` that `torch.fx` can follow; left as found
     size:int=32, # width of the images
@@ -199,7 +199,7 @@ def read_layers(
         seen[node] = jump, field, start
     return rows
 
-# %% ../nbs/03_resnet.ipynb #5cf4f6e0
+# %% ../nbs/03_resnet.ipynb #f4e793e9
 def summary(
     model:nn.Module, # any model for images `(B,3,size,size)` that `torch.fx` can follow; left as found
     size:int=32, # width of the images; 32 for CIFAR-10
@@ -210,7 +210,7 @@ def summary(
     for name in ('jump', 'field'): table[name] = table[name].astype('Int64').where(has_map)
     return table.rename(columns={'shape': 'output shape', 'field': 'receptive field'})
 
-# %% ../nbs/03_resnet.ipynb #8d0b6c86
+# %% ../nbs/03_resnet.ipynb #3c8983a7
 def receptive_box(
     model:nn.Module, # any model for images that `torch.fx` can follow; left as found
     layer:str, # a layer's dotted name, such as 'layer3' or 'layer4.1.conv2'
@@ -231,7 +231,7 @@ def receptive_box(
     top, left = (int(unit['start'] + place*unit['jump'] - (unit['field'] - 1)/2) for place in (row, column))
     return top, left, top + unit['field'], left + unit['field']
 
-# %% ../nbs/03_resnet.ipynb #a0b0e0cf
+# %% ../nbs/03_resnet.ipynb #34315bb1
 def draw_receptive_fields(
     image:np.ndarray, # uint8 `(H,W,3)`
     model:nn.Module, # any model for images that `torch.fx` can follow; left as found
@@ -253,7 +253,7 @@ def draw_receptive_fields(
     ax.set(xlim=(-far, size + far), ylim=(size + far, -far), xticks=[0, size], yticks=[0, size], facecolor='lightgrey')
     return ax
 
-# %% ../nbs/03_resnet.ipynb #bacc5272
+# %% ../nbs/03_resnet.ipynb #7c437add
 class DavidBlock(nn.Module):
     "A convolution with max-pool, two more convolutions, and a strided 1x1 shortcut around all three."
     def __init__(self,
@@ -272,7 +272,7 @@ class DavidBlock(nn.Module):
         y = F.relu(self.norm2(self.conv2(y)))
         return F.relu(self.norm3(self.conv3(y))) + self.shortcut(x)
 
-# %% ../nbs/03_resnet.ipynb #1b067ac0
+# %% ../nbs/03_resnet.ipynb #17777865
 class DavidResNet(nn.Module):
     "The variant of David Page's DavidNet with 6,713,674 parameters: three stages that halve the map by max-pooling."
     def __init__(self,
@@ -290,19 +290,19 @@ class DavidResNet(nn.Module):
         x = self.layer3(self.layer2(self.layer1(x)))         # (B, 512, 4, 4)
         return self.fc(self.pool(x).flatten(1))              # (B, num_classes)
 
-# %% ../nbs/03_resnet.ipynb #8b466332
+# %% ../nbs/03_resnet.ipynb #524596f2
 def david_resnet(
     num_classes:int=10, # logits an image; 10 for CIFAR-10
 )->DavidResNet: # untrained, in training mode; 6,713,674 parameters with 10 classes
     "DavidNet with BatchNorm and max-pooling, for 32x32 images."
     return start_weights(DavidResNet(check_classes(num_classes)))
 
-# %% ../nbs/03_resnet.ipynb #066ef8c5
+# %% ../nbs/03_resnet.ipynb #cda24432
 def pretrained_path()->Path: # `resnet18_layernorm.safetensors`, whether it is there or not
     "Where the package keeps its trained weights."
     return Path(str(files('cifar_cam')))/'weights'/'resnet18_layernorm.safetensors'
 
-# %% ../nbs/03_resnet.ipynb #42864ae3
+# %% ../nbs/03_resnet.ipynb #d190df3a
 def save_pretrained(
     model:nn.Module, # its state goes into the file; the model is left as it is
     card:dict, # facts about these weights: data, recipe, test accuracy, hardware, seed
@@ -316,7 +316,7 @@ def save_pretrained(
                          'Take an earlier checkpoint, or train with a smaller learning rate')
     return save_tensors(path, half, card)
 
-# %% ../nbs/03_resnet.ipynb #fc96c88a
+# %% ../nbs/03_resnet.ipynb #99618304
 def read_pretrained(
     path:str|Path|None=None, # a file of `save_pretrained`; the package's own if None
 )->tuple[dict[str,Tensor],dict]: # name -> tensor, float32 again; the card
@@ -328,7 +328,7 @@ def read_pretrained(
     weights, card = load_tensors(path)
     return {name: value.float() if value.is_floating_point() else value for name, value in weights.items()}, card
 
-# %% ../nbs/03_resnet.ipynb #ff18ec93
+# %% ../nbs/03_resnet.ipynb #29e0e3bb
 def load_pretrained(
     path:str|Path|None=None, # a file of `save_pretrained`; the package's own if None
 )->ResNet: # a ResNet-18 with LayerNorm, float32, on the CPU, in evaluation mode
@@ -341,7 +341,7 @@ def load_pretrained(
                          f'{str(error)[:300]}. Save such a model with save_pretrained(model, card, path)') from None
     return model.eval().requires_grad_()
 
-# %% ../nbs/03_resnet.ipynb #3d0d3b6a
+# %% ../nbs/03_resnet.ipynb #5d0b222e
 def pretrained_card(
     path:str|Path|None=None, # a file of `save_pretrained`; the package's own if None
 )->dict: # data, recipe, test accuracy, hardware, seed, ...
