@@ -141,7 +141,7 @@ STYLE = """
 body{margin:0 auto;max-width:1120px;padding:1rem;background:var(--ground);color:var(--ink);font:16px/1.5 system-ui,sans-serif}
 h1{font-size:1.6rem;margin:.4rem 0;overflow-wrap:anywhere}
 h2{font-size:1.2rem;margin:2.2rem 0 .6rem;padding-bottom:.2rem;border-bottom:1px solid var(--line)}
-h3{font-size:1rem;margin:1rem 0 .3rem}
+h3{font-size:1rem;margin:.2rem 0 .3rem}
 p{max-width:72ch;margin:.4rem 0}
 .big{font-size:2.6rem;font-weight:700;line-height:1.1}
 .soft{color:var(--soft)}
@@ -152,7 +152,9 @@ nav a{color:inherit;margin-right:.8rem;display:inline-block}
 table{border-collapse:collapse;font-size:.86rem;font-variant-numeric:tabular-nums}
 th,td{padding:.2rem .6rem;text-align:right;border-bottom:1px solid var(--line)}
 th:first-child,td:first-child{text-align:left}
-.facts td:last-child{text-align:left;overflow-wrap:anywhere}
+.facts td:last-child,.facts th:last-child{text-align:left}
+.facts td:last-child{white-space:normal;overflow-wrap:anywhere}
+td:not(:first-child){white-space:nowrap}
 .confusion{font-size:.78rem}
 .confusion td{text-align:center;padding:.25rem;min-width:2rem}
 .confusion thead th{height:5.6rem;vertical-align:bottom;padding:0 0 .3rem}
@@ -165,7 +167,7 @@ svg text{font:12px system-ui,sans-serif;fill:var(--soft)}
 svg .name{font-weight:600;font-size:13px;fill:var(--ink)}
 svg .rule{stroke:var(--line)}
 svg .even{stroke:var(--ink);stroke-dasharray:4 3}
-.gallery{display:grid;gap:.6rem;grid-template-columns:repeat(auto-fill,minmax(100px,1fr))}
+.gallery{display:grid;gap:.6rem;grid-template-columns:repeat(auto-fill,minmax(108px,1fr))}
 .maps{grid-template-columns:repeat(auto-fill,minmax(min(100%,250px),1fr))}
 figure{margin:0;background:var(--card);border-radius:6px;padding:.4rem;break-inside:avoid}
 figcaption{font-size:.78rem;line-height:1.35;margin-top:.3rem}
@@ -268,8 +270,9 @@ def words_of(
 )->str:
     "True and predicted class of one image as HTML."
     doubt = '<br>label doubtful' if getattr(row, 'doubtful', False) else ''
+    mark = ' class="bad"' if row.true != row.predicted else ''
     return (f'true <b>{CLASSES[row.true]}</b> {row.true_confidence:.0%}<br>'
-            f'said <b class="bad">{CLASSES[row.predicted]}</b> {row.confidence:.0%}{doubt}')
+            f'said <b{mark}>{CLASSES[row.predicted]}</b> {row.confidence:.0%}{doubt}')
 
 # %% ../nbs/10_report.ipynb #e2f910a3
 def plain_gallery(
@@ -409,7 +412,7 @@ def report_sections(
     scores = metrics(table, logits) | dict(temperature=temperature, loss_scaled=float(scaled_table.loss.mean()),
         ece_scaled=calibration_error(reliability(scaled_table.confidence, scaled_table.true == scaled_table.predicted)))
     pairs = confused_pairs(table, 6)
-    parts = {'Run card': f'<div class="split">{fact_tables(run.card)}</div>', 'Training': curves(run.history),
+    parts = {'Run card': f'<div class="split">{fact_tables(run.card, "this run")}</div>', 'Training': curves(run.history),
              'Classes': f'<div class="split">{class_table(table)}{score_table(scores)}</div>',
              'Confusion': f'<div class="split">{html_confusion(table)}{html_table(pairs.assign(share=pairs.share.map("{:.1%}".format)))}</div>',
              'Calibration': calibration(table, scaled_table, words), 'Misclassified images': plain_gallery(pictures, rows, rule),
@@ -441,7 +444,7 @@ def write_report(
     judged = images, table, logits, scaled_logits(logits, labels, valid)
     sections = report_sections(run, model, prepare, judged, choose_mistakes(table, rule, n, seed))
     lead = (f'<p><span class="big">{(table.true == table.predicted).mean():.2%}</span> right on {len(table):,} {what}</p>'
-            f'<p class="soft">{percent((table.true == table.predicted).sum(), len(table))}: the range in brackets holds the true share 95 times in 100. '
+            f'<p class="soft">{percent((table.true == table.predicted).sum(), len(table))}: such a range holds the true share 95 times in 100. '
             f'{(table.true != table.predicted).sum():,} mistakes.</p>')
     with atomic_path(run.path/'report.html') as path: path.write_text(html_page(f'cifar_cam: {run.path.name}', lead, sections), encoding='utf-8')
     return run.path/'report.html'
