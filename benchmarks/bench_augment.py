@@ -13,7 +13,7 @@ from PIL import Image
 from torchvision.transforms import InterpolationMode, v2
 
 from cifar_cam.augment import FILL, albumentations_pipeline, batch_pipeline, import_albumentations, step_generator
-from cifar_cam.core import processor_name
+from cifar_cam.core import run_card
 from cifar_cam.data import MEAN, STD, load_sample
 
 BATCH, ROUNDS = 128, 15
@@ -60,7 +60,7 @@ def main():
         for name, work in ways.items(): times[name].append(seconds(work))
     median = {name: statistics.median(t) for name, t in times.items()}
     ours = median['cifar_cam, batched']
-    print(f'\nAugmentation, full layernorm-plateau pipeline, one core of {processor_name()}, batch {BATCH}, median of {ROUNDS}, '
+    print(f'\nAugmentation, full layernorm-plateau pipeline, one core of {run_card()["hardware"]}, batch {BATCH}, median of {ROUNDS}, '
           f'torch {torch.__version__}, OpenCV {cv2.__version__}, Python {platform.python_version()}\n')
     print('| way | ms a batch | images/s | times slower than batched |\n|---|---|---|---|')
     for name, t in median.items(): print(f'| {name} | {1000*t:.2f} | {BATCH/t:,.0f} | {t/ours:.1f} |')

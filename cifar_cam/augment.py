@@ -322,7 +322,12 @@ def check_batch(
 @dataclass(frozen=True)
 class BatchPipeline:
     "Transforms on whole batches: uint8 `(B,H,W,3)` in, normalised float32 `(B,3,H,W)` out, on the images' device."
-    transforms:tuple # of `Transform`, `Normalise` last
+    transforms:tuple # of `Transform`, each name once; `Normalise` last
+
+    def __post_init__(self):
+        names = [t.name for t in self.transforms]
+        if len(set(names)) < len(names):
+            raise ValueError(f'transforms must have different names, their draws are kept by name; got {names}. Give one class another name')
 
     def draw(self,
         n:int, # images; with several processes, of the global batch
