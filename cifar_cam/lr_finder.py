@@ -92,7 +92,7 @@ class RateFinder(LRFinder):
         model:nn.Module, # the model to test
         optimizer:torch.optim.Optimizer, # over its parameters
         loss_function:Callable, # of `(model(x), y)`
-        diverge:float, # end when a loss is this many times the best one
+        diverge:float, # end when a loss is this many times the mean so far (from step 11 on)
         dtype:torch.dtype|None=None, # torch.bfloat16 or float16 for mixed precision
     ):
         device = next(model.parameters()).device
@@ -108,8 +108,8 @@ class RateFinder(LRFinder):
         rate = float(groups[0]['lr'])
         for group, ratio in zip(groups, self.ratios, strict=True): group['lr'] = rate*ratio
         loss = super()._train_batch(*args, **kwargs)
-        best = min(self.losses, default=loss)
-        if not math.isfinite(loss) or loss - best > (self.diverge - 1)*abs(best): raise RangeEnd
+        usual = np.mean(self.losses or [loss])
+        if not math.isfinite(loss) or (len(self.losses) >= 10 and loss > usual + (self.diverge - 1)*abs(usual)): raise RangeEnd
         self.rates.append(rate)
         self.losses.append(loss)
         return loss
@@ -178,7 +178,7 @@ def lr_range_test(
     start:float=1e-5, # the first learning rate (of the first parameter group)
     end:float=1.0, # the last learning rate
     steps:int=100, # training steps from `start` to `end`, equal factors apart
-    diverge:float=4.0, # stop when a loss is this many times the best one; 4 as in fastai
+    diverge:float=4.0, # stop when a loss is this many times the mean so far (from step 11 on); 4 is far above batch noise
     dtype:torch.dtype|None=None, # torch.bfloat16 or float16 for mixed precision
     progress:bool=True, # show a progress bar where someone can see it
 )->pd.DataFrame: # rate, loss (raw, of one batch) and, with `valid`, accuracy; one row a step, up to the last finite loss
@@ -192,11 +192,11 @@ def lr_range_test(
         finder = RateFinder(model, optimizer, loss_function, diverge, dtype)
         given, checked = EndlessBatches(batches), None if valid is None else ValidBatches(valid)
         with redirect_stdout(StringIO()), patch('torch_lr_finder.lr_finder.tqdm', bar):
-            try: finder.range_test(given, checked, start, end, steps, smooth_f=0, diverge_th=math.inf)
+            try: finder.range_test(given, checked, start, end, steps, smooth_f=0, diverge_th=math.nan) # its own check never fires
             except RangeEnd: pass
     if len(finder.rates) < 3:
-        raise ValueError(f'start must be a rate at which the model can learn; at {start:g} the loss was NaN or grew {diverge:g}-fold '
-                         f'after {len(finder.rates)} steps. Try start={start/1000:g}, and check the images and the weights for NaN')
+        raise ValueError(f'start must be a rate at which the model can learn; at {start:g} the loss was NaN after {len(finder.rates)} steps. '
+                         f'Try start={start/1000:g}, and check the images and the weights for NaN')
     table = pd.DataFrame({'rate': finder.rates, 'loss': finder.losses})
     if valid is not None: table['accuracy'] = finder.accuracies[:len(table)]
     return table
