@@ -13,9 +13,10 @@ __all__ = ['check_labelled', 'last_linear', 'image_features', 'table_from_logits
            'error_left', 'look_alikes', 'mistake_groups', 'filter_mistakes', 'turn_page', 'draw_mistake',
            'mistake_view', 'mistake_explorer']
 
-# %% ../nbs/07_mistakes.ipynb #b7327360
+# %% ../nbs/07_mistakes.ipynb #28ae557e
 import copy
 import hashlib
+import json
 import math
 from importlib.resources import files
 from pathlib import Path
@@ -632,12 +633,14 @@ def map_agreement(
 def second_network(
     root:str|Path, # a folder of run folders
     model:nn.Module, # the first network: the second must have the same shapes and other weights
+    least_images:int=40_000, # training images that a run must have seen, so that trial runs do not count
 )->tuple[nn.Module|None,str]: # the second network in evaluation mode, or None; the name of its run, or 'not run'
     "Another finished run of the same kind of network."
     shapes = {name: value.shape for name, value in model.state_dict().items()}
     first = model.state_dict()
     for card in sorted(Path(root).glob('*/run.json')):
-        if not (card.parent/'weights.safetensors').is_file(): continue
+        seen = json.loads(card.read_text()).get('train_images', 0)
+        if seen < least_images or not (card.parent/'weights.safetensors').is_file(): continue
         weights = load_tensors(card.parent/'weights.safetensors')[0]
         if {name: value.shape for name, value in weights.items()} != shapes: continue
         if max((value.float() - first[name].float().cpu()).abs().max().item() for name, value in weights.items()) < 1e-2: continue

@@ -27,9 +27,10 @@ import torch
 from .core import Run, atomic_path, finish_run, load_tensors, new_run, plain_errors, read_run, run_card, save_tensors
 from .data import CLASSES, cache_folder, load_cifar10, load_sample, normalise, sample_indices, split_train_valid
 from .gradcam import overlay
-from .mistakes import (analysis_path, calibration_error, check_labelled, choose_mistakes, class_maps, confused_pairs,
-                                confusion, error_left, fingerprint, fit_temperature, image_features, images_of, mark_doubtful, metrics,
-                                per_class, percent, plot_gallery, prediction_table, reliability, saved_analysis, table_from_logits)
+from .mistakes import (accuracy_over_confidence, analysis_path, calibration_error, check_labelled, choose_mistakes, class_maps,
+                                confused_pairs, confusion, error_left, fingerprint, fit_temperature, image_features, images_of, mark_doubtful,
+                                metrics, per_class, percent, plot_gallery, prediction_table, reliability, saved_analysis,
+                                table_from_logits)
 from .recipes import MODELS
 from .resnet import load_pretrained, pretrained_card
 from .train import plain_pipeline
@@ -338,9 +339,12 @@ def calibration(
     scaled:pd.DataFrame, # the same images after temperature scaling
     words:str, # where the temperature comes from
 )->str:
-    "Reliability diagrams before and after temperature scaling."
+    "Reliability diagrams before and after temperature scaling, and accuracy where the network is most confident."
+    curve = accuracy_over_confidence(table)
+    curve = curve.iloc[np.unique(np.linspace(0, len(curve) - 1, 200).astype(int))] if len(curve) else curve
+    silent = svg_lines({'right': (curve.coverage, curve.accuracy)}, 'Accuracy on the most confident images', 'share of the images answered', '.1%')
     return (f'<p>Bars on the dashed line: confidence is earned. Below it: too sure. Temperature: {escape(words)}.</p>'
-            f'<div class="charts">{svg_reliability(table, "As it is")}{svg_reliability(scaled, "After temperature scaling")}</div>')
+            f'<div class="charts">{svg_reliability(table, "As it is")}{svg_reliability(scaled, "After temperature scaling")}{silent}</div>')
 
 # %% ../nbs/10_report.ipynb #a871006f
 def doubtful_part(
