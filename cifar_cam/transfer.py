@@ -35,7 +35,7 @@ class TransferResNet(ResNet):
         for child in list(self.children())[:self.still]: child.eval()
         return self
 
-# %% ../nbs/08_transfer.ipynb #22eb25eb
+# %% ../nbs/08_transfer.ipynb #a675e873
 def imagenet_weights()->dict[str,Tensor]: # name -> tensor, for `TransferResNet()`
     "The ResNet-18 weights that torchvision publishes (`IMAGENET1K_V1`), downloaded once."
     source = ResNet18_Weights.IMAGENET1K_V1
@@ -46,7 +46,7 @@ def imagenet_weights()->dict[str,Tensor]: # name -> tensor, for `TransferResNet(
         raise OSError(f'weights=True needs {place} (45 MB), which could not be had: {error}. '
                       f'Either {what}, or use weights=False for an untrained network') from error
 
-# %% ../nbs/08_transfer.ipynb #cd604a9b
+# %% ../nbs/08_transfer.ipynb #f72e852d
 def imagenet_resnet18(
     num_classes:int=10, # logits an image; 10 for CIFAR-10
     weights:bool=True, # ImageNet's weights; False gives the same network untrained
@@ -57,7 +57,7 @@ def imagenet_resnet18(
     model.fc = nn.Linear(512, check_classes(num_classes))
     return model
 
-# %% ../nbs/08_transfer.ipynb #48e6d0e8
+# %% ../nbs/08_transfer.ipynb #47da9493
 def freeze(
     model:TransferResNet, # from `imagenet_resnet18`; changed in place
     children:int, # so many of its 10 named children, from the first; 0 thaws everything
@@ -73,7 +73,7 @@ def freeze(
     model.still = children if statistics else 0
     return model.train(model.training)
 
-# %% ../nbs/08_transfer.ipynb #1dd3cf22
+# %% ../nbs/08_transfer.ipynb #6a1663c0
 def small_head(
     inputs:int=512, # numbers an image from the layers below; 512 for a ResNet-18
     hidden:int=256, # width of the hidden layer
@@ -84,14 +84,14 @@ def small_head(
     if not 0 <= dropout < 1: raise ValueError(f'dropout must be from 0 to below 1; got {dropout!r}. The published sweep tries 0.1 to 0.4')
     return nn.Sequential(nn.Linear(inputs, hidden), nn.ReLU(), nn.Dropout(dropout), nn.Linear(hidden, num_classes))
 
-# %% ../nbs/08_transfer.ipynb #ed969f88
+# %% ../nbs/08_transfer.ipynb #05815ff3
 def finetune_all(
     weights:bool=True, # ImageNet's weights; False for the untrained twin
 )->TransferResNet:
     "Everything trains, from ImageNet's weights."
     return imagenet_resnet18(weights=weights)
 
-# %% ../nbs/08_transfer.ipynb #fb259442
+# %% ../nbs/08_transfer.ipynb #7f7a4f1d
 def freeze_6(
     weights:bool=True, # ImageNet's weights; False for the untrained twin
     statistics:bool=False, # keep the frozen batch statistics too; published: no
@@ -101,7 +101,7 @@ def freeze_6(
     model.fc = small_head()
     return model
 
-# %% ../nbs/08_transfer.ipynb #83a8fcd7
+# %% ../nbs/08_transfer.ipynb #7e1426c8
 def freeze_10(
     weights:bool=True, # ImageNet's weights; False for the untrained twin
     statistics:bool=False, # keep the batch statistics too; published: no
@@ -111,7 +111,7 @@ def freeze_10(
     model.fc = small_head()
     return model
 
-# %% ../nbs/08_transfer.ipynb #73b7ff71
+# %% ../nbs/08_transfer.ipynb #a5a3f9dc
 def mini_dropout(
     dropout:float=0.3, # 0..1, in the head; the published choice after a sweep from 0.1 to 0.4
     weights:bool=True, # ImageNet's weights; False for the untrained twin
@@ -121,7 +121,7 @@ def mini_dropout(
     model.fc = small_head(dropout=dropout)
     return model
 
-# %% ../nbs/08_transfer.ipynb #f1b85119
+# %% ../nbs/08_transfer.ipynb #25e736be
 def fit_head(
     head:nn.Module, # features `(B,512)` -> logits; trained in place
     features:Tensor, # `(N,512)`, from `predict` on a model without its head
