@@ -663,7 +663,7 @@ def error_left(
         rows.append(dict(choice=name, images=len(chosen), mistakes=wrong, error=wrong/len(chosen) if len(chosen) else np.nan, low=low, high=high))
     return pd.DataFrame(rows)
 
-# %% ../nbs/07_mistakes.ipynb #16dbeb8a
+# %% ../nbs/07_mistakes.ipynb #26a67d4e
 def look_alikes(
     table:pd.DataFrame, # from `prediction_table`
     n:int=5, # how many pairs
@@ -673,7 +673,7 @@ def look_alikes(
     both = {frozenset((i, j)): counts[i, j] + counts[j, i] for i in range(len(CLASSES)) for j in range(i)}
     return [pair for pair in sorted(both, key=both.get, reverse=True)[:n] if both[pair]]
 
-# %% ../nbs/07_mistakes.ipynb #1b4994c7
+# %% ../nbs/07_mistakes.ipynb #10ffcfc6
 def mistake_groups(
     table:pd.DataFrame, # all images, with doubtful, duplicate, area, sides, likeness, and inside_said where it is known
 )->pd.DataFrame: # one row a mistake, one bool column a group
@@ -688,7 +688,7 @@ def mistake_groups(
         'background over object': wrong.inside_said < wrong.area, 'small object': wrong.area <= table.area.quantile(.1),
         'cropped object': wrong.sides >= 2, 'unusual view': wrong.likeness <= table.likeness.quantile(.05)}, index=wrong.index)
 
-# %% ../nbs/07_mistakes.ipynb #8a54a9a1
+# %% ../nbs/07_mistakes.ipynb #c3befb6e
 def filter_mistakes(
     table:pd.DataFrame, # from `prediction_table`, with `doubtful` if that filter is used
     true=None, # a class, or None for all
@@ -703,7 +703,7 @@ def filter_mistakes(
     rows, _ = of_classes(table[(table.true != table.predicted) & table.confidence.between(low, high)], true, predicted)
     return (rows[rows.doubtful] if doubtful else rows).sort_values('loss', ascending=False)
 
-# %% ../nbs/07_mistakes.ipynb #ff1948d7
+# %% ../nbs/07_mistakes.ipynb #eab743b1
 def turn_page(
     place:int, # where we are, 0 for the first
     by:int, # 1 for next, -1 for previous
@@ -712,7 +712,7 @@ def turn_page(
     "The next or previous place among `count`."
     return (place + by) % count if count else 0
 
-# %% ../nbs/07_mistakes.ipynb #e997cd94
+# %% ../nbs/07_mistakes.ipynb #83be4de9
 def draw_mistake(
     model:nn.Module, # the classifier
     picture, # uint8 `(32,32,3)`
@@ -735,7 +735,7 @@ def draw_mistake(
     figure.suptitle(f'{method}, loss {line.loss:.2f}' + (', doubtful label' if getattr(line, 'doubtful', False) else ''), fontsize=9)
     return figure
 
-# %% ../nbs/07_mistakes.ipynb #acf92564
+# %% ../nbs/07_mistakes.ipynb #1f79f277
 def mistake_view(
     model:nn.Module, # the classifier
     images, # uint8 `(N,32,32,3)`
@@ -753,7 +753,7 @@ def mistake_view(
     draw_mistake(model, images_of(row, table, images)[0], row, method).savefig(file, format='png')
     return file.getvalue(), f'{place + 1} of {len(rows)} mistakes'
 
-# %% ../nbs/07_mistakes.ipynb #2a28566c
+# %% ../nbs/07_mistakes.ipynb #8a000aab
 def mistake_explorer(
     model:nn.Module, # the classifier
     images, # uint8 `(N,32,32,3)`

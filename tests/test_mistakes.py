@@ -41,7 +41,8 @@ def test_metrics_agree_with_scikit_learn(kind, n):
     table, classes = table_from_logits(logits, labels), range(10)
     scores, each = metrics(table, logits), per_class(table)
     assert scores['accuracy'] == pytest.approx(accuracy_score(labels, table.predicted))
-    assert scores['loss'] == pytest.approx(log_loss(labels, logits.softmax(1).numpy(), labels=list(classes)), abs=1e-9)
+    if kind != 'one prediction': # scikit-learn cuts probabilities off near 0, so it can not see a loss above 36
+        assert scores['loss'] == pytest.approx(log_loss(labels, logits.softmax(1).numpy(), labels=list(classes)), abs=1e-9)
     assert (confusion(table) == confusion_matrix(labels, table.predicted, labels=list(classes))).all()
     precision, recall, f1, support = precision_recall_fscore_support(labels, table.predicted, labels=list(classes), zero_division=np.nan)
     np.testing.assert_allclose(each.precision, precision)
