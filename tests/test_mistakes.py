@@ -77,9 +77,9 @@ def test_the_temperature_is_where_the_loss_is_lowest(scale):
     generator = torch.Generator().manual_seed(3)
     logits = torch.randn(2000, 10, generator=generator)*2
     labels = torch.distributions.Categorical(logits=logits).sample()
-    logits = logits*scale
-    t = torch.tensor(1., requires_grad=True)
-    optimizer = torch.optim.LBFGS([t], lr=.1, max_iter=200)
+    logits = (logits*scale).double()
+    t = torch.tensor(1., dtype=torch.float64, requires_grad=True)
+    optimizer = torch.optim.LBFGS([t], lr=.1, max_iter=200, tolerance_grad=1e-10, tolerance_change=1e-12, line_search_fn='strong_wolfe')
     def closure():
         optimizer.zero_grad()
         loss = torch.nn.functional.cross_entropy(logits/t, labels)
