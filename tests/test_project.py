@@ -21,7 +21,7 @@ def cells(path): return json.loads(path.read_text(encoding='utf-8'))['cells']
 @pytest.mark.parametrize('path', notebooks, ids=lambda p: p.stem)
 def test_the_owner_stands_in_settings_only(path):
     text = path.read_text(encoding='utf-8')
-    owners = set(re.findall(r'github\.com/([\w.-]+)/' + config.repo + r'\b', text)) | set(re.findall(r'colab\.research\.google\.com/github/([\w.-]+)/', text))
+    owners = set(re.findall(r'github(?:usercontent)?\.com/([\w.-]+)/' + config.repo + r'\b', text)) | set(re.findall(r'colab\.research\.google\.com/github/([\w.-]+)/', text))
     assert owners == {config.user}
 
 
