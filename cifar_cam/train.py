@@ -6,7 +6,7 @@
 __all__ = ['POLAR_ROUNDS', 'OPTIMIZERS', 'SCHEDULES', 'pick_precision', 'train_step', 'Batches', 'resize', 'predict', 'evaluate',
            'orthogonalise', 'Muon', 'make_optimizer', 'make_schedule', 'schedule_rates', 'take_tensors', 'put_tensors',
            'State', 'save_checkpoint', 'load_checkpoint', 'train_epoch', 'plain_pipeline', 'make_average', 'fit',
-           'finish_epoch', 'plot_history', 'join_processes', 'live_curve', 'tensorboard_log']
+           'finish_epoch', 'plot_history', 'join_processes', 'live_curve', 'tensorboard_log', 'minutes_to']
 
 # %% ../nbs/05_train.ipynb #9a68f368
 import math
@@ -25,11 +25,10 @@ from torch import Tensor, nn
 from torch.distributed.rendezvous import rendezvous
 from torch.optim import lr_scheduler
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
-from tqdm.auto import tqdm
 
 from .augment import BatchPipeline, Normalise, Resize, batch_pipeline, step_generator
 from .core import kept_modes, load_tensors, pick_device, processor_facts, save_tensors
-from .data import normalise
+from .data import normalise, progress_bar
 
 # %% ../nbs/05_train.ipynb #6fc78f4b
 def pick_precision(
@@ -342,7 +341,7 @@ def train_epoch(
     "Train from `state.step` to the end of the epoch."
     times, saved, start = [], time.perf_counter(), time.perf_counter()
     state.sums = state.sums or dict(loss=0.0, correct=0, images=0, seconds=0.0)
-    bar = tqdm(total=len(train), initial=state.step, desc=f'epoch {state.epoch + 1}', leave=False, disable=None if progress else True)
+    bar = progress_bar(len(train), f'epoch {state.epoch + 1}', progress, initial=state.step, leave=False)
     for x, y, whole in train.epoch(state.epoch, state.step):
         x, lr = resize(x, size).contiguous(memory_format=torch.channels_last), state.optimizer.param_groups[0]['lr']
         try: loss, logits = train_step(network, x, y, state.optimizer, state.scaler, precision, label_smoothing, train.world/whole)
@@ -393,7 +392,7 @@ def fit(
     *,
     precision:str='auto', # see `pick_precision`
     label_smoothing:float=0.0, # 0..1
-    sizes:list[int]|None=None, # image width of each epoch; 32 if None
+    sizes:list[int]|None=None, # image width of each epoch; as `prepare` makes them if None
     ema:float=0.0, # decay of the weights' moving average; 0 is off
     prepare=normalise, # how validation images become input, see `predict`
     minutes:float=10.0, # between two checkpoints inside an epoch
@@ -404,7 +403,7 @@ def fit(
     if sizes is not None and len(sizes) != epochs: raise ValueError(f'sizes must have one width an epoch, {epochs}; got {len(sizes)}')
     torch.set_flush_denormal(True)  # numbers near 0 slow a CPU down tenfold
     device, model = next(model.parameters()).device, model.to(memory_format=torch.channels_last)
-    dtype = pick_precision(device, precision)
+    dtype, width = pick_precision(device, precision), prepare(train.images[:1]).shape[-1]
     schedule = schedule or make_schedule('constant', optimizer, epochs, len(train))
     state = State(model, optimizer, schedule, torch.amp.GradScaler(device.type, enabled=dtype == torch.float16), make_average(model, ema))
     if checkpoint and Path(checkpoint).exists(): load_checkpoint(checkpoint, state)
@@ -414,7 +413,7 @@ def fit(
         with kept_modes(model):
             model.train()
             times = train_epoch(network, state, train, dtype, label_smoothing, size, checkpoint, minutes, progress)
-        finish_epoch(state, times, lr, size, evaluate(state.average or model, *valid, precision=precision, size=size, prepare=prepare), train)
+        finish_epoch(state, times, lr, size or width, evaluate(state.average or model, *valid, precision=precision, size=size, prepare=prepare), train)
         if checkpoint and train.rank == 0: save_checkpoint(checkpoint, state)
         if train.rank == 0:
             for function in on_epoch: function(pd.DataFrame(state.rows))
@@ -426,7 +425,7 @@ def finish_epoch(
     state:State, # changed in place: one more row, one more epoch
     times:list[float], # seconds of each step
     lr:float, # learning rate at the start of the epoch
-    size:int|None, # width of the images
+    size:int, # width of the images
     result:dict, # of `evaluate` on the validation images
     train:Batches, # tells how many processes there are
 )->None:
@@ -437,7 +436,7 @@ def finish_epoch(
     sums = state.sums
     state.rows.append(dict(
         epoch=state.epoch + 1, train_loss=sums['loss']/sums['images'], train_accuracy=sums['correct']/sums['images'],
-        valid_loss=loss.item(), valid_accuracy=result['accuracy'], lr=lr, size=size or 32, seconds=round(sums['seconds'], 3),
+        valid_loss=loss.item(), valid_accuracy=result['accuracy'], lr=lr, size=size, seconds=round(sums['seconds'], 3),
         step_seconds=round(statistics.median(times), 5) if times else None))
     state.epoch, state.step, state.sums = state.epoch + 1, 0, {}
 
@@ -448,11 +447,13 @@ def plot_history(
 ): # the axes: loss, accuracy
     "Draw loss and accuracy over the epochs, for training and validation images."
     import matplotlib.pyplot as plt
+    from matplotlib.ticker import MaxNLocator
     axes = plt.subplots(1, 2, figsize=(9, 3), layout='constrained')[1] if axes is None else axes
     for ax, kind in zip(axes, ['loss', 'accuracy'], strict=True):
         for part, style in (('train', '--'), ('valid', '-')):
             ax.plot(history.epoch, history[f'{part}_{kind}'], style, marker='o', markersize=3, label=part)
         ax.set(xlabel='epoch', ylabel=kind, title=f'{kind}: {history[f"valid_{kind}"].iloc[-1]:.3f} on validation after epoch {history.epoch.iloc[-1]}')
+        ax.xaxis.set_major_locator(MaxNLocator(integer=True))
         ax.legend()
     return axes
 
@@ -498,3 +499,14 @@ def tensorboard_log(
         for name in history.columns.drop('epoch'): writer.add_scalar(name, row[name], int(row.epoch))
         writer.flush()
     return write
+
+# %% ../nbs/05_train.ipynb #3429d3f4
+def minutes_to(
+    history:pd.DataFrame, # from `fit`
+    accuracy:float, # validation accuracy, 0..1
+    steps:int, # steps an epoch
+)->float: # minutes of training steps; NaN if it was never reached
+    "Minutes of training until the validation accuracy first reached `accuracy` at the end of an epoch."
+    minutes = (history.step_seconds*steps/60).cumsum()
+    reached = history.valid_accuracy >= accuracy
+    return round(float(minutes[reached.idxmax()]), 1) if reached.any() else math.nan
