@@ -239,7 +239,8 @@ def read_curve(
     if not {'rate', column} <= set(table) or len(table) < 3:
         raise ValueError(f'table must come from lr_range_test, with rate and {column} of at least 3 steps; got {len(table)} rows of {list(table)}')
     decades = np.log10(table['rate'].iloc[1]/table['rate'].iloc[0]) # how far one step goes
-    return smooth(table[column], width/decades)
+    top = table[column].iloc[:10].max() if column == 'loss' else 1.0
+    return smooth(table[column].clip(upper=top), width/decades)
 
 # %% ../nbs/04_lr_finder.ipynb #7d09441b
 def suggest_rates(
@@ -249,7 +250,7 @@ def suggest_rates(
     "Learning rates by five rules: steepest, valley, halfway, minimum / 10, fastest rise."
     loss, rates = read_curve(table, 'loss', width), table['rate'].to_numpy()
     lowest = max(int(loss.argmin()), 1)
-    begin, last = find_valley(loss)
+    begin, last = find_valley(loss[:lowest + 1])
     top = int(loss[:lowest + 1].argmax())
     half = top + int((loss[top:lowest + 1] <= (loss[top] + loss[lowest])/2).argmax())
     found = {'steepest': rates[np.gradient(loss)[:lowest + 1].argmin()],
@@ -290,5 +291,6 @@ def plot_range_test(
     for i, (name, rate) in enumerate(suggestions.items()):
         ax.axvline(rate, color=f'C{i}', linewidth=1.5, linestyle=('-', '--', '-.', ':', (0, (1, 3)))[i], label=f'{name} {rate:.1e}: {ADVICE[name]}')
     ax.legend(loc='upper center', bbox_to_anchor=(.5, -.16), frameon=False, fontsize=9)
-    ax.set_title(f"Learning rate: try {suggestions['minimum / 10']:.1e} first, three times that with one-cycle", fontsize=11)
+    careful, bold = suggestions['halfway'], 3*max(suggestions['halfway'], suggestions['minimum / 10'])
+    ax.set_title(f'Learning rate: between {careful:.1e} (careful) and {bold:.1e} (peak of one-cycle)', fontsize=11)
     return ax
