@@ -400,7 +400,7 @@ def overlay(
     heat = table[(resize_maps(maps, pixels.shape[1:3]) * 255).round().long()]             # (B, H, W, 3)
     return (pixels * (1 - strength) + heat * strength).round().to(torch.uint8)
 
-# %% ../nbs/06_gradcam.ipynb #b44319aa
+# %% ../nbs/06_gradcam.ipynb #451a3e9a
 def grad_cam_plus_plus(
     model:nn.Module, # images `(B,C,H,W)` -> logits `(B,K)`; left as found
     layer:nn.Module|str|None, # a layer with maps, or its name; the deepest with a map of 8x8 if None
@@ -417,7 +417,7 @@ def grad_cam_plus_plus(
         return (weights * maps).sum(1).relu()
     return explain_layer(rule, model, layer, x, target, reshape, batch_size)
 
-# %% ../nbs/06_gradcam.ipynb #88a1d3fb
+# %% ../nbs/06_gradcam.ipynb #a0e47879
 def xgrad_cam(
     model:nn.Module, # images `(B,C,H,W)` -> logits `(B,K)`; left as found
     layer:nn.Module|str|None, # a layer with maps, or its name; the deepest with a map of 8x8 if None
@@ -433,7 +433,7 @@ def xgrad_cam(
         return (weights * maps).sum(1).relu()
     return explain_layer(rule, model, layer, x, target, reshape, batch_size)
 
-# %% ../nbs/06_gradcam.ipynb #8b867858
+# %% ../nbs/06_gradcam.ipynb #0a1499cc
 def hires_cam(
     model:nn.Module, # images `(B,C,H,W)` -> logits `(B,K)`; left as found
     layer:nn.Module|str|None, # a layer with maps, or its name; the deepest with a map of 8x8 if None
@@ -446,7 +446,7 @@ def hires_cam(
     def rule(maps, gradients): return (gradients * maps).sum(1).relu()
     return explain_layer(rule, model, layer, x, target, reshape, batch_size)
 
-# %% ../nbs/06_gradcam.ipynb #561ab71d
+# %% ../nbs/06_gradcam.ipynb #366d6024
 def layer_cam(
     model:nn.Module, # images `(B,C,H,W)` -> logits `(B,K)`; left as found
     layer:nn.Module|str|None, # a layer with maps, or its name; the deepest with a map of 8x8 if None
@@ -459,7 +459,7 @@ def layer_cam(
     def rule(maps, gradients): return (gradients.relu() * maps).sum(1).relu()
     return explain_layer(rule, model, layer, x, target, reshape, batch_size)
 
-# %% ../nbs/06_gradcam.ipynb #e2b95fa8
+# %% ../nbs/06_gradcam.ipynb #cb4e98b5
 def explain_maps(
     rule, # (images, layer's output, its maps, logits, target) of one batch -> `(B,h,w)`
     model:nn.Module, # from `bare_model`
@@ -477,7 +477,7 @@ def explain_maps(
         return rule(xb, kept[-1], as_maps(kept[-1], reshape), logits, fix_target(tb, logits)), logits
     return in_batches(step, model, x, target, batch_size, progress)
 
-# %% ../nbs/06_gradcam.ipynb #eb95143e
+# %% ../nbs/06_gradcam.ipynb #8eca2983
 def pick_layer(
     model:nn.Module, # perhaps wrapped
     layer:nn.Module|str|None, # `default_layer` if None
@@ -487,7 +487,7 @@ def pick_layer(
     model = bare_model(model)
     return model, find_layer(model, default_layer(model, check_input(x, model)) if layer is None else layer)
 
-# %% ../nbs/06_gradcam.ipynb #65e46729
+# %% ../nbs/06_gradcam.ipynb #6ccc3ee2
 def eigen_cam(
     model:nn.Module, # images `(B,C,H,W)` -> logits `(B,K)`; left as found
     layer:nn.Module|str|None, # a layer with maps, or its name; the deepest with a map of 8x8 if None
@@ -506,7 +506,7 @@ def eigen_cam(
     model, layer = pick_layer(model, layer, x)
     return explain_maps(rule, model, layer, x, target, reshape, batch_size)
 
-# %% ../nbs/06_gradcam.ipynb #220e4bb2
+# %% ../nbs/06_gradcam.ipynb #0ed344a3
 def strongest(
     maps:Tensor, # `(D,h,w)` of one image
     channels:int|None, # how many; all if None
@@ -516,7 +516,7 @@ def strongest(
     if not isinstance(channels, int) or channels < 1: raise ValueError(f'channels must be 1 or more, or None for all; got {channels!r}')
     return maps.mean((1, 2)).topk(min(channels, len(maps))).indices
 
-# %% ../nbs/06_gradcam.ipynb #5e8065f4
+# %% ../nbs/06_gradcam.ipynb #25a8c995
 def score_cam(
     model:nn.Module, # images `(B,C,H,W)` -> logits `(B,K)`; left as found
     layer:nn.Module|str|None, # a layer with maps, or its name; the deepest with a map of 8x8 if None
@@ -537,7 +537,7 @@ def score_cam(
         return torch.stack([one(xb[i], maps[i, strongest(maps[i], channels)], cut_target(target, slice(i, i + 1))) for i in range(len(xb))])
     return explain_maps(rule, model, layer, x, target, reshape, min(8, batch_size), progress)
 
-# %% ../nbs/06_gradcam.ipynb #9d9fb832
+# %% ../nbs/06_gradcam.ipynb #83e628ac
 def ablated_logits(
     model:nn.Module, # in evaluation mode
     layer:nn.Module, # its output is replaced
@@ -557,7 +557,7 @@ def ablated_logits(
         finally: handle.remove()
     raise ValueError(f'layer must pass its batch on; {n} outputs of it became {len(logits)} rows of logits. Choose another layer')
 
-# %% ../nbs/06_gradcam.ipynb #ec39aa4a
+# %% ../nbs/06_gradcam.ipynb #1ab37bfd
 def ablation_cam(
     model:nn.Module, # images `(B,C,H,W)` -> logits `(B,K)`; left as found
     layer:nn.Module|str|None, # a layer with maps, or its name; the deepest with a map of 8x8 if None
@@ -583,7 +583,7 @@ def ablation_cam(
         return torch.stack([one(xb[i:i+1], output[i:i+1], maps[i], score[i], cut_target(target, slice(i, i + 1))) for i in range(len(xb))])
     return explain_maps(rule, model, layer, x, target, reshape, min(8, batch_size), progress)
 
-# %% ../nbs/06_gradcam.ipynb #f717ab86
+# %% ../nbs/06_gradcam.ipynb #a62967f0
 def pixel_gradient(
     model:nn.Module, # in evaluation mode
     x:Tensor, # images `(B,C,H,W)`
@@ -595,7 +595,7 @@ def pixel_gradient(
     with torch.enable_grad(), around(): logits = logits_of(model, leaf)
     return gradient_to(leaf, logits, target), logits
 
-# %% ../nbs/06_gradcam.ipynb #fe73ea19
+# %% ../nbs/06_gradcam.ipynb #d054b962
 def saliency(
     model:nn.Module, # images `(B,C,H,W)` -> logits `(B,K)`; left as found
     layer, # taken for the common signature; not used
@@ -611,7 +611,7 @@ def saliency(
         return gradient if signed else gradient.abs().amax(1), logits
     return in_batches(step, model, x, target, batch_size)
 
-# %% ../nbs/06_gradcam.ipynb #685a0474
+# %% ../nbs/06_gradcam.ipynb #f5da9614
 def smooth_grad(
     model:nn.Module, # images `(B,C,H,W)` -> logits `(B,K)`; left as found
     layer, # taken for the common signature; not used
@@ -634,7 +634,7 @@ def smooth_grad(
         return total / samples if signed else total.abs().amax(1) / samples, logits
     return in_batches(step, model, x, target, batch_size)
 
-# %% ../nbs/06_gradcam.ipynb #04a44169
+# %% ../nbs/06_gradcam.ipynb #e70b88e9
 def integrated_gradients(
     model:nn.Module, # images `(B,C,H,W)` -> logits `(B,K)`; left as found
     layer, # taken for the common signature; not used
@@ -656,7 +656,7 @@ def integrated_gradients(
         return parts if signed else parts.sum(1).relu(), logits
     return in_batches(step, model, x, target, batch_size)
 
-# %% ../nbs/06_gradcam.ipynb #bc752ec1
+# %% ../nbs/06_gradcam.ipynb #e31484ff
 class GuidedReLU(torch.autograd.Function):
     "A ReLU that sends back only positive gradients."
     @staticmethod
@@ -668,7 +668,7 @@ class GuidedReLU(torch.autograd.Function):
     @staticmethod
     def backward(ctx, gradient): return gradient.clamp(min=0) * (ctx.saved_tensors[0] > 0)
 
-# %% ../nbs/06_gradcam.ipynb #30c801e0
+# %% ../nbs/06_gradcam.ipynb #cd25dc2c
 class GuidedMode(TorchFunctionMode):
     "Within it, in this thread, each ReLU is a `GuidedReLU`."
     relus = {F.relu, torch.relu, torch.relu_, Tensor.relu, Tensor.relu_} # every way to call it
@@ -688,7 +688,7 @@ class GuidedMode(TorchFunctionMode):
         if error[0] is None and not self.count:
             raise ValueError('model must call a ReLU for guided backpropagation; none was met. Use saliency instead')
 
-# %% ../nbs/06_gradcam.ipynb #f6ba5486
+# %% ../nbs/06_gradcam.ipynb #abb8d96b
 def guided_backprop(
     model:nn.Module, # images `(B,C,H,W)` -> logits `(B,K)`, with ReLUs; left as found
     layer, # taken for the common signature; not used
@@ -704,7 +704,7 @@ def guided_backprop(
         return gradient if signed else gradient.abs().amax(1), logits
     return in_batches(step, model, x, target, batch_size)
 
-# %% ../nbs/06_gradcam.ipynb #5a37a779
+# %% ../nbs/06_gradcam.ipynb #a589f8a5
 def guided_grad_cam(
     model:nn.Module, # images `(B,C,H,W)` -> logits `(B,K)`, with ReLUs; left as found
     layer:nn.Module|str|None, # a layer with maps, or its name; the deepest with a map of 8x8 if None
@@ -721,7 +721,7 @@ def guided_grad_cam(
         product = fine * resize_maps(coarse, x.shape[2:])[:, None] # (B, C, H, W)
         return product if signed else product.abs().amax(1), logits
 
-# %% ../nbs/06_gradcam.ipynb #36f1f78e
+# %% ../nbs/06_gradcam.ipynb #0ca26ad8
 METHODS = {
     'Grad-CAM': grad_cam, 'Grad-CAM++': grad_cam_plus_plus, 'XGrad-CAM': xgrad_cam, 'HiResCAM': hires_cam, 'LayerCAM': layer_cam,
     'EigenCAM': eigen_cam, 'Score-CAM': score_cam, 'Ablation-CAM': ablation_cam,
@@ -729,7 +729,7 @@ METHODS = {
     'Saliency': saliency, 'SmoothGrad': smooth_grad, 'Integrated gradients': integrated_gradients,
 } # name -> method(model, layer, x, target=None, ...) -> (maps, logits)
 
-# %% ../nbs/06_gradcam.ipynb #5457874c
+# %% ../nbs/06_gradcam.ipynb #49eaa6fa
 def find_method(
     method, # a name in METHODS, or a function with that signature
 ): # the function
@@ -739,7 +739,7 @@ def find_method(
     close = difflib.get_close_matches(str(method), METHODS, n=3, cutoff=0.3) or list(METHODS)
     raise ValueError(f'method must be a name in METHODS or a function; got {method!r}. Close matches: {", ".join(close)}')
 
-# %% ../nbs/06_gradcam.ipynb #3460afdf
+# %% ../nbs/06_gradcam.ipynb #10b3a253
 def fuse_layers(
     model:nn.Module, # images `(B,C,H,W)` -> logits `(B,K)`; left as found
     layers, # layers or names, at least one
@@ -755,7 +755,7 @@ def fuse_layers(
     size = max((m.shape[1:] for m in maps), key=lambda shape: shape[0] * shape[1])
     return torch.stack([resize_maps(scale_maps(m), size) for m in maps]).mean(0), logits[0]
 
-# %% ../nbs/06_gradcam.ipynb #c5092a41
+# %% ../nbs/06_gradcam.ipynb #a12b83df
 def pick_images(
     labels, # true classes `(N,)`
     predicted, # predicted classes `(N,)`
@@ -767,7 +767,7 @@ def pick_images(
     return [i for i, (true, said) in enumerate(zip(map(int, labels), map(int, predicted), strict=True))
             if true_class in (None, true) and (true != said or not only_mistakes)]
 
-# %% ../nbs/06_gradcam.ipynb #c42cc466
+# %% ../nbs/06_gradcam.ipynb #243c5beb
 def explain_image(
     model:nn.Module, # images -> logits; left as found
     image:Tensor, # one normalised image `(C,H,W)`
@@ -780,7 +780,7 @@ def explain_image(
     maps, logits = find_method(method)(model, layer, image[None], target, **options)
     return maps[0], logits[0].float().softmax(0)
 
-# %% ../nbs/06_gradcam.ipynb #487ae7db
+# %% ../nbs/06_gradcam.ipynb #c87eceef
 def draw_explanation(
     image, # uint8 `(H,W,3)`
     grid:Tensor, # `(h,w)` from `explain_image`
@@ -810,7 +810,7 @@ def draw_explanation(
     figure.suptitle(title, fontsize=10)
     return figure
 
-# %% ../nbs/06_gradcam.ipynb #cfd32037
+# %% ../nbs/06_gradcam.ipynb #016e03f3
 def explorer_png(
     model:nn.Module, # images -> logits; left as found
     image, # uint8 `(H,W,3)`
@@ -831,7 +831,7 @@ def explorer_png(
     draw_explanation(image, grid, chances, classes, title, true).savefig(file, format='png')
     return file.getvalue()
 
-# %% ../nbs/06_gradcam.ipynb #6efb5ac7
+# %% ../nbs/06_gradcam.ipynb #0145dca6
 def explorer_controls(
     classes, # K names
     methods, # names in METHODS
@@ -851,7 +851,7 @@ def explorer_controls(
         'view': widgets.Image(format='png'),
     }
 
-# %% ../nbs/06_gradcam.ipynb #e73e718e
+# %% ../nbs/06_gradcam.ipynb #6df95334
 def explorer(
     model:nn.Module, # images -> logits; left as found
     images, # uint8 `(N,H,W,3)`
