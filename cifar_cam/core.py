@@ -177,8 +177,9 @@ def finish_run(
     history:pd.DataFrame, # one row an epoch
     card:dict, # from `run_card`
 )->Path: # the run folder
-    "Write the three files of a run, each atomically, `run.json` last."
+    "Write the three files of a run, each atomically, `run.json` last; what a killed process left half-written goes."
     run = Path(run)
+    for part in run.glob('.*.part'): part.unlink()
     save_tensors(run/'weights.safetensors', weights, card)
     with atomic_path(run/'history.csv') as path: history.to_csv(path, index=False)
     with atomic_path(run/'run.json') as path: path.write_text(json.dumps(card, indent=1) + '\n')

@@ -284,7 +284,7 @@ class State:
     average:AveragedModel|None=None # moving average of the weights
     epoch:int=0 # finished epochs
     step:int=0 # finished steps of this epoch
-    sums:dict=field(default_factory=dict) # loss, correct, images, seconds of this epoch
+    sums:dict=field(default_factory=dict) # loss, correct, images, seconds of this epoch, and the rate it began with
     rows:list=field(default_factory=list) # the history, one dict an epoch
 
     def parts(self)->dict: # name -> an object with state_dict and load_state_dict
@@ -340,7 +340,7 @@ def train_epoch(
 )->list[float]: # seconds of each step; `state.sums` holds the sums over this process's images
     "Train from `state.step` to the end of the epoch."
     times, saved, start = [], time.perf_counter(), time.perf_counter()
-    state.sums = state.sums or dict(loss=0.0, correct=0, images=0, seconds=0.0)
+    state.sums = state.sums or dict(loss=0.0, correct=0, images=0, seconds=0.0, lr=state.optimizer.param_groups[0]['lr'])
     bar = progress_bar(len(train), f'epoch {state.epoch + 1}', progress, initial=state.step, leave=False)
     for x, y, whole in train.epoch(state.epoch, state.step):
         x, lr = resize(x, size).contiguous(memory_format=torch.channels_last), state.optimizer.param_groups[0]['lr']
@@ -352,7 +352,7 @@ def train_epoch(
         if state.average is not None: state.average.update_parameters(state.model)
         times.append(time.perf_counter() - start)
         news = dict(loss=loss, correct=(logits.argmax(1) == y).sum().item(), images=len(y), seconds=times[-1])
-        state.sums, state.step = {k: state.sums[k] + v for k, v in news.items()}, state.step + 1
+        state.sums, state.step = state.sums | {k: state.sums[k] + v for k, v in news.items()}, state.step + 1
         bar.set_postfix(loss=f"{state.sums['loss']/state.sums['images']:.3f}", accuracy=f"{state.sums['correct']/state.sums['images']:.3f}",
                         lr=f'{lr:.2g}', images_per_second=f'{whole/times[-1]:.0f}', refresh=False)
         bar.update()
@@ -409,11 +409,11 @@ def fit(
     if checkpoint and Path(checkpoint).exists(): load_checkpoint(checkpoint, state)
     network = nn.parallel.DistributedDataParallel(model) if train.world > 1 else model
     while state.epoch < epochs:
-        size, lr = sizes[state.epoch] if sizes else None, optimizer.param_groups[0]['lr']
+        size = sizes[state.epoch] if sizes else None
         with kept_modes(model):
             model.train()
             times = train_epoch(network, state, train, dtype, label_smoothing, size, checkpoint, minutes, progress)
-        finish_epoch(state, times, lr, size or width, evaluate(state.average or model, *valid, precision=precision, size=size, prepare=prepare), train)
+        finish_epoch(state, times, size or width, evaluate(state.average or model, *valid, precision=precision, size=size, prepare=prepare), train)
         if checkpoint and train.rank == 0: save_checkpoint(checkpoint, state)
         if train.rank == 0:
             for function in on_epoch: function(pd.DataFrame(state.rows))
@@ -424,7 +424,6 @@ def fit(
 def finish_epoch(
     state:State, # changed in place: one more row, one more epoch
     times:list[float], # seconds of each step
-    lr:float, # learning rate at the start of the epoch
     size:int, # width of the images
     result:dict, # of `evaluate` on the validation images
     train:Batches, # tells how many processes there are
@@ -436,7 +435,7 @@ def finish_epoch(
     sums = state.sums
     state.rows.append(dict(
         epoch=state.epoch + 1, train_loss=sums['loss']/sums['images'], train_accuracy=sums['correct']/sums['images'],
-        valid_loss=loss.item(), valid_accuracy=result['accuracy'], lr=lr, size=size, seconds=round(sums['seconds'], 3),
+        valid_loss=loss.item(), valid_accuracy=result['accuracy'], lr=sums['lr'], size=size, seconds=round(sums['seconds'], 3),
         step_seconds=round(statistics.median(times), 5) if times else None))
     state.epoch, state.step, state.sums = state.epoch + 1, 0, {}
 
