@@ -80,7 +80,7 @@ def image_features(
             model.eval()
             for start in tqdm(range(0, len(images), batch_size), 'batches', disable=None, leave=False):
                 batch = torch.from_numpy(np.array(images[start:start+batch_size])).to(device) # (B, 32, 32, 3)
-                logits.append(model(prepare(batch)).float().cpu())
+                logits.append(model(prepare(batch).contiguous(memory_format=torch.channels_last)).float().cpu())
                 features.append(kept.pop().float().cpu())
     finally: hook.remove()
     if not logits: return torch.zeros(0, len(CLASSES)), torch.zeros(0, last_linear(model).in_features)

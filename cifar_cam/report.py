@@ -481,7 +481,7 @@ def compare_runs(
             row |= {'images': len(table), 'right (95 %)': percent(scores['right'], len(table)),
                     'loss': f'{scores["loss"]:.4f}', 'calibration error': f'{scores["ece"]:.2%}'}
         rows.append(row)
-    return pd.DataFrame(rows).fillna('not judged')
+    return pd.DataFrame(rows).astype(object).fillna('not judged')
 
 # %% ../nbs/10_report.ipynb #f41669cb
 def class_comparison(
