@@ -8,11 +8,12 @@ __all__ = ['POLAR_ROUNDS', 'OPTIMIZERS', 'SCHEDULES', 'pick_precision', 'train_s
            'State', 'save_checkpoint', 'load_checkpoint', 'train_epoch', 'plain_pipeline', 'make_average', 'fit',
            'finish_epoch', 'plot_history', 'join_processes', 'live_curve', 'tensorboard_log', 'minutes_to']
 
-# %% ../nbs/05_train.ipynb #9a68f368
+# %% ../nbs/05_train.ipynb #b3bbb4a3
 import math
 import os
 import statistics
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -26,7 +27,7 @@ from torch.distributed.rendezvous import rendezvous
 from torch.optim import lr_scheduler
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from .augment import BatchPipeline, Normalise, Resize, batch_pipeline, step_generator
+from .augment import batch_pipeline, evaluation_pipeline, step_generator
 from .core import kept_modes, load_tensors, pick_device, processor_facts, save_tensors
 from .data import normalise, progress_bar
 
@@ -363,13 +364,13 @@ def train_epoch(
     bar.close()
     return times
 
-# %% ../nbs/05_train.ipynb #b8d28fa6
+# %% ../nbs/05_train.ipynb #4301e5aa
 def plain_pipeline(
     name:str, # a key of `augment.PIPELINES`
-)->BatchPipeline: # uint8 `(B,32,32,3)` -> float32 `(B,3,h,w)`
+)->Callable: # uint8 `(B,32,32,3)` -> float32 `(B,3,h,w)`
     "The pipeline `name` with chance taken out: what validation and test images go through."
-    kept = tuple(t for t in batch_pipeline(name).transforms if isinstance(t, (Normalise, Resize)))
-    return lambda images: BatchPipeline(kept).apply(images, {})
+    pipeline = evaluation_pipeline(name)
+    return lambda images: pipeline.apply(images, {})
 
 # %% ../nbs/05_train.ipynb #acc752d0
 def make_average(
