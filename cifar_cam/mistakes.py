@@ -387,9 +387,9 @@ def images_of(
 def caption(
     row, # one row of a table
 )->str: # two lines: the true class and the predicted one, with their confidences
-    "The title of one image of a gallery; a doubtful label is marked."
-    doubt = ' (doubtful)' if getattr(row, 'doubtful', False) else ''
-    return (f'true {CLASSES[row.true]} {row.true_confidence:.0%}{doubt}\n'
+    "The title of one image of a gallery; a doubtful label gets a question mark."
+    doubt = '?' if getattr(row, 'doubtful', False) else ''
+    return (f'true {CLASSES[row.true]}{doubt} {row.true_confidence:.0%}\n'
             f'said {CLASSES[row.predicted]} {row.confidence:.0%}')
 
 # %% ../nbs/07_mistakes.ipynb #e5798941
@@ -688,7 +688,7 @@ def mistake_groups(
         'background over object': wrong.inside_said < wrong.area, 'small object': wrong.area <= table.area.quantile(.1),
         'cropped object': wrong.sides >= 2, 'unusual view': wrong.likeness <= table.likeness.quantile(.05)}, index=wrong.index)
 
-# %% ../nbs/07_mistakes.ipynb #c3befb6e
+# %% ../nbs/07_mistakes.ipynb #1ed66dec
 def filter_mistakes(
     table:pd.DataFrame, # from `prediction_table`, with `doubtful` if that filter is used
     true=None, # a class, or None for all
@@ -703,7 +703,7 @@ def filter_mistakes(
     rows, _ = of_classes(table[(table.true != table.predicted) & table.confidence.between(low, high)], true, predicted)
     return (rows[rows.doubtful] if doubtful else rows).sort_values('loss', ascending=False)
 
-# %% ../nbs/07_mistakes.ipynb #eab743b1
+# %% ../nbs/07_mistakes.ipynb #2918ff2a
 def turn_page(
     place:int, # where we are, 0 for the first
     by:int, # 1 for next, -1 for previous
@@ -712,7 +712,7 @@ def turn_page(
     "The next or previous place among `count`."
     return (place + by) % count if count else 0
 
-# %% ../nbs/07_mistakes.ipynb #83be4de9
+# %% ../nbs/07_mistakes.ipynb #6425610f
 def draw_mistake(
     model:nn.Module, # the classifier
     picture, # uint8 `(32,32,3)`
@@ -735,7 +735,7 @@ def draw_mistake(
     figure.suptitle(f'{method}, loss {line.loss:.2f}' + (', doubtful label' if getattr(line, 'doubtful', False) else ''), fontsize=9)
     return figure
 
-# %% ../nbs/07_mistakes.ipynb #1f79f277
+# %% ../nbs/07_mistakes.ipynb #d45ba3c3
 def mistake_view(
     model:nn.Module, # the classifier
     images, # uint8 `(N,32,32,3)`
@@ -753,7 +753,7 @@ def mistake_view(
     draw_mistake(model, images_of(row, table, images)[0], row, method).savefig(file, format='png')
     return file.getvalue(), f'{place + 1} of {len(rows)} mistakes'
 
-# %% ../nbs/07_mistakes.ipynb #8a000aab
+# %% ../nbs/07_mistakes.ipynb #a54e69dd
 def mistake_explorer(
     model:nn.Module, # the classifier
     images, # uint8 `(N,32,32,3)`

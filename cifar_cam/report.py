@@ -18,6 +18,7 @@ import math
 import os
 import time
 from html import escape
+from inspect import signature
 from pathlib import Path
 
 import numpy as np
@@ -210,10 +211,11 @@ def model_of_run(
     shapes = {name: tuple(value.shape) for name, value in run.weights.items()}
     recipe = run.card.get('recipe') if isinstance(run.card.get('recipe'), dict) else {}
     for make in [MODELS[recipe['model']]] if recipe.get('model') in MODELS else MODELS.values():
-        model = make()
+        model = make(weights=False) if 'weights' in signature(make).parameters else make() # a run brings its own weights
         if {name: tuple(value.shape) for name, value in model.state_dict().items()} == shapes:
             model.load_state_dict(run.weights)
-            return model.eval(), plain_pipeline(recipe['pipeline']) if recipe.get('pipeline') else normalise
+            prepare = plain_pipeline(recipe['pipeline']) if recipe.get('pipeline') else normalise
+            return model.eval().to(memory_format=torch.channels_last), prepare
     raise ValueError(f'run must hold the weights of one of the networks {", ".join(MODELS)}, as its card says; those of {run.path} do not fit '
                      f'({len(shapes)} tensors). Is run.json that of another run?')
 
