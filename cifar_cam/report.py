@@ -343,6 +343,7 @@ def calibration(
 )->str:
     "Reliability diagrams before and after temperature scaling, and accuracy where the network is most confident."
     curve = accuracy_over_confidence(table)
+    curve = curve[curve.coverage >= .05] # a share of a handful of images jumps
     curve = curve.iloc[np.unique(np.linspace(0, len(curve) - 1, 200).astype(int))] if len(curve) else curve
     silent = svg_lines({'right': (curve.coverage, curve.accuracy)}, 'Accuracy on the most confident images', 'share of the images answered', '.1%')
     return (f'<p>Bars on the dashed line: confidence is earned. Below it: too sure. Temperature: {escape(words)}.</p>'
