@@ -6,10 +6,9 @@
 __all__ = ['ADVICE', 'kept_order', 'kept_training', 'RangeEnd', 'RateFinder', 'EndlessBatches', 'ValidBatches', 'check_range',
            'lr_range_test', 'smooth', 'find_valley', 'read_curve', 'suggest_rates', 'plot_range_test']
 
-# %% ../nbs/04_lr_finder.ipynb #064de433
+# %% ../nbs/04_lr_finder.ipynb #0d5f0667
 import math
 import random
-import sys
 import warnings
 from collections.abc import Callable, Iterable
 from contextlib import contextmanager, redirect_stdout
@@ -23,6 +22,7 @@ import torch
 from torch import nn
 
 from .core import kept_modes, kept_random_state
+from .data import progress_bar
 
 with warnings.catch_warnings(): # it warns of its own progress bar
     warnings.simplefilter('ignore')
@@ -183,10 +183,8 @@ def lr_range_test(
     progress:bool=True, # show a progress bar where someone can see it
 )->pd.DataFrame: # rate, loss (raw, of one batch) and, with `valid`, accuracy; one row a step, up to the last finite loss
     "Train for a few steps with a growing learning rate, and put everything back (Smith 2017, section 3.3)."
-    from tqdm.auto import tqdm
     check_range(batches, valid, start, end, steps)
-    hidden = not (progress and (sys.stderr.isatty() or 'ipykernel' in sys.modules))
-    def bar(rounds): return tqdm(rounds, 'learning rates', leave=False, disable=hidden)
+    def bar(rounds): return progress_bar(None, 'learning rates', progress, iterable=rounds, leave=False)
     with kept_random_state(), kept_order(batches), kept_order(valid), kept_training(model, optimizer), torch.enable_grad():
         for group in optimizer.param_groups: group.pop('initial_lr', None) # a scheduler's mark, put back at the end
         finder = RateFinder(model, optimizer, loss_function, diverge, dtype)
