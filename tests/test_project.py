@@ -21,7 +21,8 @@ def cells(path): return json.loads(path.read_text(encoding='utf-8'))['cells']
 @pytest.mark.parametrize('path', notebooks, ids=lambda p: p.stem)
 def test_the_owner_stands_in_settings_only(path):
     text = path.read_text(encoding='utf-8')
-    owners = set(re.findall(r'github(?:usercontent)?\.com/([\w.-]+)/' + config.repo + r'\b', text)) | set(re.findall(r'colab\.research\.google\.com/github/([\w.-]+)/', text))
+    places = (r'github(?:usercontent)?\.com/([\w.-]+)/' + config.repo + r'\b', r'colab\.research\.google\.com/github/([\w.-]+)/')
+    owners = {owner for place in places for owner in re.findall(place, text)}
     assert owners == {config.user}
 
 
