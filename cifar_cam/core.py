@@ -24,7 +24,7 @@ import numpy as np
 import pandas as pd
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor, nn
 
 # %% ../nbs/00_core.ipynb #a80c84cc
@@ -102,8 +102,7 @@ def save_tensors(
     "Write `tensors` and `metadata` into one safetensors file, atomically."
     tensors = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
     with atomic_path(path) as temporary:
-        save_file(tensors, temporary, metadata={'facts': json.dumps(metadata or {})})
-        temporary.chmod(0o644)  # save_file makes files that only their owner can read
+        temporary.write_bytes(save(tensors, metadata={'facts': json.dumps(metadata or {})}))  # save_file would add a temporary file of its own
     return Path(path)
 
 # %% ../nbs/00_core.ipynb #985ddb9f

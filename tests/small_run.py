@@ -1,4 +1,4 @@
-"""A recipe small enough for tests, in a process of its own: `python small_run.py RUN_FOLDER [--die-at STEP]`.
+"""A recipe small enough for tests, in a process of its own: `python small_run.py RUN_FOLDER [--die-at STEP] [--epochs N] [--no-dropout]`.
 
 With --die-at the process kills itself (SIGKILL) at that training step of its first life, as a failing machine would.
 """
@@ -27,21 +27,22 @@ class SmallNet(nn.Sequential):
         return super().forward(x)
 
 
-def main(run, die_at=None, dropout='on'):
+def main(run, die_at=None, epochs=4, dropout=True):
     torch.set_num_threads(1)
     if die_at and int(os.environ.get('RANK', 0)) != 1: die_at = None  # one worker fails, the other does not
     def make():
         net = SmallNet(die_at)
-        if dropout == 'off': net[3] = nn.Identity()
+        if not dropout: net[3] = nn.Identity()
         return net
     recipes.MODELS['small'] = make
     recipe = recipes.find_recipe('layernorm-plateau', name='small', model='small', pipeline='crop-flip', optimizer='sgd', lr=0.05,
-                                 schedule='onecycle', epochs=4, batch_size=50, ema=0.9)
+                                 schedule='onecycle', epochs=epochs, batch_size=50, ema=0.9)
     data = recipes.recipe_data(images=250, sample=True)
     print('started', flush=True)
     recipes.run_recipe(recipe, Path(run), data, device='cpu', precision='float32', minutes=0, progress=False)
 
 
-if __name__ == '__main__':
-    die = int(sys.argv[sys.argv.index('--die-at') + 1]) if '--die-at' in sys.argv else None
-    main(sys.argv[1], die, 'off' if '--no-dropout' in sys.argv else 'on')
+def number(option, default=None): return int(sys.argv[sys.argv.index(option) + 1]) if option in sys.argv else default
+
+
+if __name__ == '__main__': main(sys.argv[1], number('--die-at'), number('--epochs', 4), '--no-dropout' not in sys.argv)

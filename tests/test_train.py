@@ -37,18 +37,19 @@ def torchrun(run, *options, restarts=0):
 
 
 def test_a_run_killed_ten_times_ends_in_the_same_weights_bit_for_bit(tmp_path):
-    whole = finish(tmp_path/'whole')
-    chance, deaths = random.Random(0), 0
-    while deaths < 10:
-        process = start(tmp_path/'killed')
+    long = ('--epochs', '80')  # 400 steps, a checkpoint after each: several times longer than the ten lives together
+    whole = finish(tmp_path/'whole', *long)
+    chance = random.Random(0)
+    for _ in range(10):
+        process = start(tmp_path/'killed', *long)
         assert process.stdout.readline() == 'started\n', process.stderr.read()
-        time.sleep(chance.uniform(0, 0.08))
+        time.sleep(chance.uniform(0, 0.05))
         process.send_signal(signal.SIGKILL)
         process.communicate()
         assert process.returncode == -signal.SIGKILL, 'the run ended before it was killed: make it longer'
-        deaths += 1
-        assert not list((tmp_path/'killed').glob('run.json'))
-    killed = finish(tmp_path/'killed')
+        assert not (tmp_path/'killed'/'run.json').exists()
+    assert (tmp_path/'killed'/'checkpoint.safetensors').exists()
+    killed = finish(tmp_path/'killed', *long)
     torch.testing.assert_close(killed.weights, whole.weights, rtol=0, atol=0)
     assert killed.history.drop(columns=unlike).equals(whole.history.drop(columns=unlike))
     assert killed.card['test_accuracy'] == whole.card['test_accuracy']
