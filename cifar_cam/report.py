@@ -244,7 +244,8 @@ def curves(
         ('Accuracy', pick(('train', 'train_accuracy'), ('valid', 'valid_accuracy')), '.0%'),
         ('Learning rate', pick(('at the start of the epoch', 'lr')), '.2g'),
         ('Image width in pixels', pick(('width', 'size')), '.0f')) if lines]
-    seconds = f'<p>{len(history)} epochs, {history.seconds.sum()/60:,.1f} minutes.</p>' if 'seconds' in history else ''
+    clock = 'minutes by the clock, pauses of the machine included'
+    seconds = f'<p>{len(history)} epochs, {history.seconds.sum()/60:,.1f} {clock}.</p>' if 'seconds' in history else ''
     return f'{seconds}<div class="charts">{"".join(charts)}</div>'
 
 # %% ../nbs/10_report.ipynb #c9d44371
