@@ -1,4 +1,5 @@
 # Two commands do everything on a fresh machine with Python 3.11 or newer and git: `make demo` and `make test`.
+SHELL := /bin/bash
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN := .venv/bin
 export NO_ALBUMENTATIONS_UPDATE := 1
@@ -32,8 +33,9 @@ run: .venv/.dev   ## run one notebook afresh and keep its outputs: make run NB=0
 	@test -n "$(NB)" || { echo "say which notebook: make run NB=05"; exit 2; }
 	@$(BIN)/python tools/run_notebook.py $(NB) $(FLAGS)
 
-bench: .venv/.dev   ## measure speed against the usual alternatives
-	@for b in benchmarks/bench_*.py; do echo "== $$b"; $(BIN)/python $$b || exit 1; done
+bench: .venv/.dev   ## measure speed against the usual alternatives; what it prints is kept in results/
+	@set -e -o pipefail; for b in benchmarks/bench_*.py; do n=results/$$(basename $$b .py).md; echo "== $$b"; \
+		$(BIN)/python $$b | tee $$n.part; mv $$n.part $$n; done
 
 docs: .venv/.dev   ## build the site into _docs (needs Quarto)
 	@command -v quarto >/dev/null || { echo "Quarto is not on the PATH: install it from quarto.org, then run make docs again"; exit 2; }

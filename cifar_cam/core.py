@@ -206,9 +206,19 @@ def read_run(
     if missing:
         raise ValueError(f'run must be a finished run; {run} lacks {", ".join(missing)}. Start the same training command again: it resumes')
     try: card = json.loads((run/'run.json').read_text())
-    except json.JSONDecodeError as error:
+    except ValueError as error: # also text that is not UTF-8
         raise ValueError(f'run must be a whole run; {run/"run.json"} is not JSON ({error}). Train it again') from None
-    return Run(run, load_tensors(run/'weights.safetensors')[0], pd.read_csv(run/'history.csv'), card)
+    if not isinstance(card, dict): raise ValueError(f'run must be a whole run; {run/"run.json"} is no JSON object (name: value). Train it again')
+    try: history = pd.read_csv(run/'history.csv')
+    except ValueError as error: # no columns, or lines of different length
+        raise ValueError(f'run must be a whole run; {run/"history.csv"} is no table ({" ".join(str(error).split())}). Copy or train it again') from None
+    for name in history:
+        if name not in ('epoch', 'lr', 'size', 'seconds') and not name.endswith(('_loss', '_accuracy')): continue
+        words = history[name][pd.to_numeric(history[name], errors='coerce').isna() & history[name].notna()]
+        if len(words):
+            raise ValueError(f'run must be a whole run; {run/"history.csv"} must have numbers in its column {name}, not {words.iloc[0]!r}. '
+                             'Correct it, or copy or train the run again')
+    return Run(run, load_tensors(run/'weights.safetensors')[0], history, card)
 
 # %% ../nbs/00_core.ipynb #9314863c
 @contextmanager

@@ -17,7 +17,7 @@ def test_train_then_report(tmp_path):
     assert 'on 1,000 images after training on 128' in trained.stdout
     card = json.loads((tmp_path/'runs'/'short'/'run.json').read_text())
     assert (card['recipe']['name'], card['seed'], card['test_images']) == ('layernorm-fast', 42, 1000)
-    reported = run(tmp_path, 'cifar_cam_report', 'runs/short')
+    reported = run(tmp_path, 'cifar_cam_report', 'runs/short', '--data', 'sample')
     assert reported.returncode == 0, reported.stderr
     assert (tmp_path/'runs'/'short'/'report.html').stat().st_size > 50_000
     again = run(tmp_path, 'cifar_cam_train', 'layernorm-fast', '--sample', '--run', 'short')

@@ -1,4 +1,4 @@
-"The explorer of notebook 06, served by Voila and clicked in a real headless browser."
+"The explorers of notebooks 06 and 07, served by Voila and clicked in a real headless browser."
 import json
 import os
 import shutil
@@ -17,7 +17,7 @@ CHROMIUM = next((path for name in ('chromium', 'chromium-browser', 'google-chrom
 CHROMEDRIVER = shutil.which('chromedriver')
 pytestmark = pytest.mark.skipif(not (CHROMIUM and CHROMEDRIVER), reason='no chromium with chromedriver on the PATH')
 
-CELL = '''
+MAPS = '''
 from cifar_cam.data import CLASSES, load_sample, normalise
 from cifar_cam.gradcam import explorer
 from cifar_cam.resnet import resnet18
@@ -27,24 +27,34 @@ images, labels = load_sample('test')
 explorer(resnet18(), images[:12], labels[:12], normalise(images[:12]), CLASSES)
 '''
 
+MISTAKES = '''
+from cifar_cam.data import load_sample, sample_indices
+from cifar_cam.mistakes import mark_doubtful, mistake_explorer, prediction_table
+from cifar_cam.resnet import load_pretrained
+model, (images, labels) = load_pretrained(), load_sample('test')
+table, _ = prediction_table(model, images, labels, sample_indices('test'))
+mistake_explorer(model, images, mark_doubtful(table))
+'''
+
 
 @pytest.fixture(scope='module')
-def page(tmp_path_factory):
-    "The address of a Voila server that shows the explorer alone."
+def server(tmp_path_factory):
+    "The address of a Voila server that shows each explorer alone."
     folder = tmp_path_factory.mktemp('explorer')
-    cell = dict(cell_type='code', id='explorer', execution_count=None, metadata={}, outputs=[], source=CELL)
     kernel = dict(display_name='Python 3', language='python', name='python3')
-    (folder/'explorer.ipynb').write_text(json.dumps(dict(cells=[cell], metadata=dict(kernelspec=kernel), nbformat=4, nbformat_minor=5)))
+    for name, source in {'maps': MAPS, 'mistakes': MISTAKES}.items():
+        cell = dict(cell_type='code', id='explorer', execution_count=None, metadata={}, outputs=[], source=source)
+        (folder/f'{name}.ipynb').write_text(json.dumps(dict(cells=[cell], metadata=dict(kernelspec=kernel), nbformat=4, nbformat_minor=5)))
     with socket.socket() as probe:
         probe.bind(('127.0.0.1', 0))
         port = probe.getsockname()[1]
     places = {'JUPYTER_PREFER_ENV_PATH': '1', 'OMP_NUM_THREADS': '1', 'JUPYTER_CONFIG_DIR': str(folder), 'JUPYTER_RUNTIME_DIR': str(folder)}
     with (folder/'voila.log').open('w') as log:
-        server = subprocess.Popen([sys.executable, '-m', 'voila', 'explorer.ipynb', '--no-browser', f'--port={port}', '--Voila.ip=127.0.0.1'],
+        server = subprocess.Popen([sys.executable, '-m', 'voila', '.', '--no-browser', f'--port={port}', '--Voila.ip=127.0.0.1'],
                                   cwd=folder, env={**os.environ, **places}, stdout=log, stderr=log)
         try:
             wait_for(lambda: is_port_open(port), 60, lambda: (folder/'voila.log').read_text()[-2000:])
-            yield f'http://127.0.0.1:{port}/'
+            yield f'http://127.0.0.1:{port}/voila/render/'
         finally:
             server.terminate()
             server.wait(20)
@@ -77,32 +87,65 @@ def browser(tmp_path):
     driver.quit()
 
 
-def test_clicking_the_explorer_changes_its_picture(page, browser):
-    from selenium.webdriver.support.ui import Select
-    browser.set_page_load_timeout(120)
-    browser.get(page)
+class Page:
+    "What a person sees and does on the page of an explorer."
+    def __init__(self, browser, address):
+        self.browser = browser
+        browser.set_page_load_timeout(120)
+        browser.get(address)
+        wait_for(lambda: self.width() >= 800, 120, lambda: browser.page_source[:1500])
 
-    def control(label):
-        return next((box.find_element('css selector', 'select') for box in browser.find_elements('css selector', '.widget-dropdown')
-                     if box.text.startswith(label)), None)
+    def find(self, css, text=''): return next((e for e in self.browser.find_elements('css selector', css) if e.text.strip().startswith(text)), None)
+    def says(self, text): return text in self.browser.find_element('tag name', 'body').text
+    def picture(self): return next((i.get_attribute('src') for i in self.browser.find_elements('css selector', 'img.widget-image')), '')
+    def width(self): return self.browser.execute_script('return [...document.querySelectorAll("img.widget-image")].map(i => i.naturalWidth)[0] || 0')
 
-    def picture(): return next((i.get_attribute('src') for i in browser.find_elements('css selector', 'img.widget-image')), '')
-    def pixels(): return browser.execute_script('return [...document.querySelectorAll("img.widget-image")].map(i => i.naturalWidth)[0] || 0')
-    def after(act):
-        before = picture()
+    def select(self, label):
+        from selenium.webdriver.support.ui import Select
+        return Select(self.find('.widget-dropdown', label).find_element('css selector', 'select'))
+
+    def after(self, act):
+        "The picture that comes after a click."
+        before = self.picture()
         act()
-        return wait_for(lambda: (new := picture()) != before and pixels() >= 800 and new, 60)
+        return wait_for(lambda: (new := self.picture()) != before and self.width() >= 800 and new, 60)
 
-    wait_for(lambda: control('layer') and pixels() >= 800, 120, lambda: browser.page_source[:1500])
-    assert Select(control('layer')).first_selected_option.text == 'layer3'
-    seen = [picture(), after(lambda: Select(control('layer')).select_by_visible_text('layer4')),
-            after(lambda: Select(control('method')).select_by_visible_text('HiResCAM')),
-            after(lambda: Select(control('explain')).select_by_visible_text('truck'))]
+    def tick(self):
+        box = self.find('.widget-checkbox').find_element('css selector', 'input')
+        box.click()
+        wait_for(box.is_selected)
+
+
+def test_clicking_the_explorer_of_maps_changes_its_picture(server, browser):
+    page = Page(browser, server + 'maps.ipynb')
+    assert page.select('layer').first_selected_option.text == 'layer3'
+    seen = [page.picture(), page.after(lambda: page.select('layer').select_by_visible_text('layer4')),
+            page.after(lambda: page.select('method').select_by_visible_text('HiResCAM')),
+            page.after(lambda: page.select('explain').select_by_visible_text('truck'))]
     assert len(set(seen)) == 4
-    assert '12 of 12 images' in browser.find_element('tag name', 'body').text
-    after(lambda: Select(control('true class')).select_by_visible_text('ship'))
-    assert all('ship ->' in option.text for option in Select(control('image')).options)
-    box = browser.find_element('css selector', '.widget-checkbox input')
-    box.click()
-    wait_for(lambda: box.is_selected())
-    assert wait_for(lambda: all('ship -> ship' not in option.text for option in Select(control('image')).options))
+    assert page.says('12 of 12 images')
+    page.after(lambda: page.select('true class').select_by_visible_text('ship'))
+    assert all('ship ->' in option.text for option in page.select('image').options)
+    page.tick()
+    assert wait_for(lambda: all('ship -> ship' not in option.text for option in page.select('image').options))
+
+
+def test_clicking_the_explorer_of_mistakes_turns_its_pages_and_filters(server, browser):
+    page = Page(browser, server + 'mistakes.ipynb')
+    def how_many(): return int(wait_for(lambda: page.find('.widget-label', '1 of')).text.split()[2])
+    all_of_them = how_many()
+    first = page.picture()
+    second = page.after(lambda: page.find('button', 'next').click())
+    assert second != first and page.says(f'2 of {all_of_them} mistakes')
+    page.after(lambda: page.find('button', 'previous').click())
+    last = page.after(lambda: page.find('button', 'previous').click())
+    assert last not in (first, second) and page.says(f'{all_of_them} of {all_of_them} mistakes')
+    page.after(lambda: page.select('method').select_by_visible_text('EigenCAM'))
+    page.after(lambda: page.select('true').select_by_visible_text('cat'))
+    cats = how_many()
+    page.after(lambda: page.select('true').select_by_visible_text('all'))
+    page.after(page.tick)
+    assert 0 < cats < all_of_them and 0 < how_many() < all_of_them
+    page.select('true').select_by_visible_text('cat')
+    page.select('predicted').select_by_visible_text('cat')  # no cat was mistaken for a cat
+    assert wait_for(lambda: page.says('no mistake passes these filters'))

@@ -11,9 +11,10 @@ from sklearn.metrics import accuracy_score, confusion_matrix, log_loss, precisio
 
 from cifar_cam.data import CLASSES, load_sample, sample_indices
 from cifar_cam.mistakes import (analysis_path, calibration_error, choose_mistakes, class_maps, confused_pairs, confusion, doubtful_labels,
-                                filter_mistakes, fingerprint, fit_temperature, foreground, hide_region, image_features, mark_doubtful,
-                                metrics, mistake_explorer, mistake_view, network_agreement, per_class, pixel_match, prediction_table,
-                                reliability, saved_analysis, second_network, table_from_logits, top_k, wilson_interval)
+                                error_left, filter_mistakes, fingerprint, fit_temperature, foreground, hide_region, hiding_effect,
+                                image_features, look_alikes, mark_doubtful, metrics, mistake_explorer, mistake_groups, mistake_view,
+                                nearest_training, network_agreement, per_class, pixel_match, prediction_table, reliability, saved_analysis,
+                                second_network, share_inside, table_from_logits, top_k, wilson_interval)
 from cifar_cam.resnet import load_pretrained, pretrained_path, resnet18
 
 needs_weights = pytest.mark.skipif(not pretrained_path().is_file(), reason='no embedded weights')
@@ -233,3 +234,72 @@ def test_the_kept_long_run_belongs_to_the_embedded_weights():
 def test_a_long_run_of_other_weights_is_refused():
     if not analysis_path().is_file(): pytest.skip('no kept long run')
     with pytest.raises(ValueError, match='Run the flagged cells of notebook 07 again'): saved_analysis(model=resnet18())
+
+
+@pytest.fixture
+def by_hand():
+    "Six images: two cats right, a cat as a dog, a dog as a cat, a bird as a frog, a ship right."
+    return pd.DataFrame(dict(index=range(6), true=[3, 3, 3, 5, 2, 8], predicted=[3, 3, 5, 3, 6, 8], doubtful=[False, True, True, False, False, False],
+                             duplicate=[True, False, False, False, True, False], area=[.5, .5, .5, .01, .5, .5], sides=[0, 0, 2, 0, 1, 4],
+                             likeness=[.9, .9, .9, .9, .1, .9], inside_said=[.6, .6, .2, .5, .6, np.nan]))
+
+
+def test_what_is_left_of_the_error_by_hand(by_hand):
+    left = error_left(by_hand).set_index('choice')
+    assert left.images.tolist() == [6, 4, 4, 2] and left.mistakes.tolist() == [3, 2, 2, 1]
+    assert np.allclose(left.error, [.5, .5, .5, .5]) and (left.low < left.error).all() and (left.error < left.high).all()
+    assert np.isnan(error_left(by_hand.assign(doubtful=True)).error[1])
+
+
+def test_groups_of_mistakes_by_hand(by_hand):
+    assert look_alikes(by_hand)[0] == frozenset((3, 5)) and len(look_alikes(by_hand)) == 2
+    groups = mistake_groups(by_hand)
+    assert groups.index.tolist() == [2, 3, 4]
+    assert groups['doubtful label'].tolist() == [True, False, False]
+    assert groups['near-duplicate in training'].tolist() == [False, False, True]
+    assert groups['look-alike classes'].tolist() == [True, True, True]
+    assert groups['background over object'].tolist() == [True, False, False]
+    assert groups['small object'].tolist() == [False, True, False]
+    assert groups['cropped object'].tolist() == [True, False, False]
+    assert groups['unusual view'].tolist() == [False, False, True]
+    with pytest.raises(ValueError, match='it lacks area'): mistake_groups(by_hand.drop(columns='area'))
+
+
+def test_nearest_training_images_are_those_of_a_naive_loop():
+    torch.manual_seed(0)
+    a, b = torch.randn(7, 5), torch.randn(30, 5)
+    near, place = nearest_training(a, b, k=2, chunk=3)
+    for i in range(7):
+        cosines = [float((a[i] - b.mean(0)) @ (row - b.mean(0)) / (a[i] - b.mean(0)).norm() / (row - b.mean(0)).norm()) for row in b]
+        best = np.argsort(cosines)[::-1][:2]
+        assert place[i].tolist() == best.tolist() and np.allclose(near[i], np.array(cosines)[best], atol=1e-5)
+
+
+def test_hiding_what_a_model_looks_at_takes_its_confidence():
+    "A model that answers by the brightness of the left half: hiding the left half must hurt, hiding the right half must not."
+    class Left(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.head = torch.nn.Linear(1, 10)
+            with torch.no_grad(): self.head.weight.copy_(torch.eye(10)[:, :1] * 5)
+        def forward(self, x): return self.head(x[:, :, :, :16].amax((1, 2, 3))[:, None])
+    images = np.zeros((2, 32, 32, 3), np.uint8)
+    images[:, 8:16, 4:12] = 255
+    table, _ = prediction_table(Left(), images, [1, 1])
+    left = torch.zeros(2, 2, 2)
+    left[0, :, 0] = left[1, :, 1] = 1 # the first map points left, the second right
+    effect = hiding_effect(Left(), images, table, left, share=.5)
+    assert effect.hidden[0] < table.confidence[0] - .1 and abs(effect.control[0] - table.confidence[0]) < 1e-4
+    assert abs(effect.hidden[1] - table.confidence[1]) < 1e-4 and effect.control[1] < table.confidence[1] - .1
+    masks = torch.zeros(2, 32, 32, dtype=torch.bool)
+    masks[:, :, :16] = True
+    inside = share_inside(left, masks)
+    assert inside.tolist() == pytest.approx([.875, .125])  # the resized map falls off over the middle
+
+
+def test_numbers_of_another_model_are_refused():
+    logits, labels = made_up(50, 'random')
+    table = table_from_logits(logits, labels)
+    with pytest.raises(ValueError, match='Are they those of another model'): metrics(table, -logits)
+    with pytest.raises(ValueError, match='one row a label; got'): fit_temperature(logits, labels[:4])
+    with pytest.raises(ValueError, match='labels of another data set'): table_from_logits(logits, labels + 10)

@@ -8,9 +8,11 @@ import pandas as pd
 import pytest
 import torch
 
-from cifar_cam.core import finish_run, new_run
+import cifar_cam.report
+from cifar_cam.core import finish_run, new_run, read_run
 from cifar_cam.data import load_sample, sample_indices
-from cifar_cam.report import demo_command, kept_predictions, report_command, write_comparison, write_report
+from cifar_cam.report import (axis_ticks, class_comparison, demo_command, demo_run, kept_predictions, keep_predictions, report_command,
+                              run_names, svg_lines, write_comparison, write_report)
 from cifar_cam.resnet import david_resnet, load_pretrained, pretrained_path, resnet18
 
 chromium = shutil.which('chromium') or shutil.which('chromium-browser') or shutil.which('google-chrome')
@@ -48,10 +50,34 @@ def test_a_page_is_one_small_file_that_fetches_nothing(pages):
 
 def test_a_page_has_all_its_parts(pages):
     text = (pages[0][0]/'report.html').read_text(encoding='utf-8')
-    for part in ('Run card', 'Training', 'Classes', 'Confusion', 'Calibration', 'Misclassified images', 'The same images with Grad-CAM', 'Doubtful labels'):
-        assert f'>{part}</h2>' in text
+    assert re.findall('<h2.*?>(.*?)</h2>', text) == ['Classes', 'Confusion', 'Calibration', 'Misclassified images', 'The same images with Grad-CAM',
+                                                     'Doubtful labels', 'Training', 'Run card']
+    for words in ('true class down, predicted class across', 'also called recall', 'T below 1', 'the other way round',
+                  'raters: 1 deer, 1 bird, 3 neither', 'share right'):
+        assert words in text
     for chart in ('Loss', 'Accuracy', 'Learning rate', 'Image width'): assert f'class="name">{chart}' in text
     assert text.count('<figure>') >= 40 and '&lt;script&gt;alert(1)' in text
+
+
+def test_the_lead_gives_the_accuracy_once_with_its_interval(pages):
+    lead = re.search('</h1>(.*?)<nav>', (pages[0][0]/'report.html').read_text(encoding='utf-8'))[1]
+    right = kept_predictions(pages[0][0])[0].eval('true == predicted').mean()
+    assert lead.count(f'{right:.2%}') == 1 and lead.count('95 % interval') == 1
+
+
+def test_axes_have_round_numbers_that_enclose_the_values():
+    assert list(axis_ticks(.012, .098, percent=True).values()) == ['0%', '2%', '4%', '6%', '8%', '10%']
+    for low, high in ((.3, 1.78), (1.6e-5, .02), (-3, 5), (.9251, .9258), (1e-7, 3e-7), (2., 4e8)):
+        ticks = axis_ticks(low, high)
+        assert min(ticks) <= low + 1e-12 and max(ticks) >= high - 1e-12 and 3 <= len(ticks) <= 10 and len(set(ticks.values())) == len(ticks)
+        assert all(abs(float(text) - value) <= 1e-9*max(abs(value), 1) for value, text in ticks.items())
+
+
+def test_names_of_lines_are_whole_and_only_where_there_are_several():
+    line = ([1, 2], [1., 2.])
+    assert '■' not in svg_lines({'lr': line}, 'Learning rate')
+    short, long = (svg_lines({name: line for name in names}, 'Loss') for names in (('a', 'b'), ('a', 'layernorm-plateau-seed42-again')))
+    assert 'class="names"' in short and 'class="names long"' in long and 'layernorm-plateau-seed42-again</span>' in long
 
 
 def test_predictions_stay_with_their_model(pages):
@@ -70,6 +96,69 @@ def test_a_comparison_shows_every_run_and_says_what_is_not_judged(pages, tmp_pat
     assert 'not judged' in write_comparison([runs[0], bare], tmp_path/'c.html').read_text(encoding='utf-8')
 
 
+def test_a_comparison_counts_epochs_itself_and_refuses_stale_predictions(pages, tmp_path):
+    bare = finish_run(new_run('bare', tmp_path), resnet18().state_dict(), history.drop(columns='epoch'), {})
+    assert 'Validation loss' in write_comparison([pages[0][0], bare], tmp_path/'c.html').read_text(encoding='utf-8')
+    keep_predictions(bare, *kept_predictions(pages[0][0]), resnet18())
+    for compare in (class_comparison, lambda runs: write_comparison(runs, tmp_path/'d.html')):
+        with pytest.raises(ValueError, match='Write the report again'): compare([bare])
+    assert not (tmp_path/'d.html').exists()
+
+
+def test_names_of_runs(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert run_names([tmp_path/'first'/'seed42', 'second/seed42']) == ['first/seed42', 'second/seed42']
+    assert run_names(['a', 'a/a']) == ['a', 'a/a'] and run_names(['.']) == [tmp_path.name]
+    with pytest.raises(ValueError, match='different folders'): run_names(['a', './a/'])
+
+
+def test_the_title_is_the_folder_that_a_dot_stands_for(pages, monkeypatch):
+    monkeypatch.chdir(pages[0][1])
+    images, labels = (a[:60] for a in load_sample('test'))
+    assert '<title>cifar_cam: david</title>' in write_report('.', images, labels).read_text(encoding='utf-8')
+
+
+def test_a_wrong_choice_is_found_before_the_pass_and_harms_nothing(pages, monkeypatch, capsys):
+    run, passes = pages[0][0], []
+    monkeypatch.setattr(cifar_cam.report, 'prediction_table', lambda *_, **options: passes.append(1))
+    before = {path.name: path.read_bytes() for path in run.glob('predictions.*')}
+    for arguments, words in (([run, '--rule', 'best'], "got 'best'"), ([run, '--images', '201'], 'at most 200'), ([run, f'{run}/.'], 'different folders')):
+        with pytest.raises(SystemExit) as leaving: report_command([str(a) for a in arguments])
+        assert leaving.value.code == 2 and words in capsys.readouterr().err
+    images, labels = load_sample('test')
+    for wrong, words in ((dict(images=images), 'labels must be given'), (dict(labels=labels), 'images must be given'),
+                         (dict(images=images[:0], labels=labels[:0]), 'at least one image'), (dict(valid=(images, labels[:9])), 'valid must be'),
+                         (dict(rule='best'), 'rule must be')):
+        with pytest.raises(ValueError, match=words): write_report(run, **wrong)
+    assert not passes and before == {path.name: path.read_bytes() for path in run.glob('predictions.*')}
+
+
+def test_predictions_are_kept_only_with_their_page(pages, monkeypatch):
+    run = pages[0][0]
+    def fails(*_): raise OSError('no fonts')
+    monkeypatch.setattr(cifar_cam.report, 'report_sections', fails)
+    before, (images, labels) = (run/'predictions.csv').read_bytes(), (a[:8] for a in load_sample('test'))
+    with pytest.raises(OSError, match='no fonts'): write_report(run, images, labels)
+    assert (run/'predictions.csv').read_bytes() == before
+
+
+@pytest.mark.parametrize('file, text, words', [
+    ('run.json', '[1]', 'no JSON object'), ('run.json', 'null', 'no JSON object'), ('run.json', '{', 'is not JSON'),
+    ('history.csv', '', 'history.csv is no table'), ('history.csv', 'epoch\n1\n2,3\n', 'history.csv is no table'),
+    ('history.csv', 'epoch,train_loss\n1,2.0\n2,high\n', "column train_loss, not 'high'"), ('history.csv', 'size\nbig\n', "column size, not 'big'")])
+def test_damaged_run_files_are_named(tmp_path, file, text, words):
+    run = finish_run(new_run('damaged', tmp_path), {'w': torch.ones(1)}, history, {})
+    (run/file).write_text(text)
+    with pytest.raises(ValueError) as error: read_run(run)
+    assert words in str(error.value) and str(run) in str(error.value) and '\n' not in str(error.value)
+
+
+@pytest.mark.parametrize('make', [resnet18, david_resnet])
+def test_a_network_for_other_classes_is_told_apart(tmp_path, make):
+    run = finish_run(new_run('hundred', tmp_path), make(num_classes=100).state_dict(), history, {})
+    with pytest.raises(ValueError, match='10 outputs.*has 100'): write_report(run)
+
+
 @pytest.mark.parametrize('arguments, words', [
     (['nothing'], 'does not exist'), (['half'], 'lacks weights.safetensors'), (['good', '--data', 'all'], "got 'all'"),
     (['good', '--data', 'sample', '--rule', 'best'], "got 'best'"), (['good', '--data', 'sample', '--images', '0'], 'above 0; got 0')])
@@ -86,7 +175,9 @@ def test_a_wrong_command_is_one_line_and_leaves_no_page(tmp_path, monkeypatch, c
 
 
 @needs_weights
-def test_the_demo_writes_page_and_pictures_within_a_minute(tmp_path, capsys):
+def test_the_demo_writes_page_and_pictures_within_a_minute(tmp_path, capsys, monkeypatch):
+    drawn, draw = [], cifar_cam.report.plot_gallery
+    monkeypatch.setattr(cifar_cam.report, 'plot_gallery', lambda tiles, rows, rule: drawn.append(rows) or draw(tiles, rows, rule))
     start = time.perf_counter()
     demo_command(['--root', str(tmp_path)])
     assert time.perf_counter() - start < 60
@@ -94,6 +185,19 @@ def test_the_demo_writes_page_and_pictures_within_a_minute(tmp_path, capsys):
     assert '1,000 embedded test images' in said and str(tmp_path/'demo'/'report.html') in said
     for name in ('mistakes.png', 'mistakes_gradcam.png'): assert (tmp_path/'demo'/name).read_bytes()[:4] == b'\x89PNG'
     assert (kept_predictions(tmp_path/'demo', load_pretrained())[0].eval('true == predicted')).mean() > .5
+    assert len(drawn) == 2 and all('doubtful' in rows for rows in drawn)
+
+
+@needs_weights
+def test_the_demo_leaves_a_run_of_that_name_alone(tmp_path, monkeypatch, capsys):
+    for part in ('write_report', 'save_galleries'): monkeypatch.setattr(cifar_cam.report, part, lambda run: None)
+    assert demo_run(tmp_path/'free') == demo_run(tmp_path/'free') == tmp_path/'free'/'demo' # the second over the first
+    mine = finish_run(new_run('demo', tmp_path), {'w': torch.ones(1)}, history, dict(seed=1))
+    for card in ('{"seed": 1}', '[1]', '{'):
+        (mine/'run.json').write_text(card)
+        with pytest.raises(SystemExit) as leaving: demo_command(['--root', str(tmp_path)])
+        assert leaving.value.code == 2 and '--root' in capsys.readouterr().err
+        assert (mine/'run.json').read_text() == card and (mine/'weights.safetensors').stat().st_size < 1000
 
 
 @pytest.fixture(scope='module')
@@ -127,6 +231,13 @@ def test_the_page_fits_the_screen(pages, browser, width, dark):
         assert (lightness[0] < lightness[1] - 400) if dark else (lightness[0] > lightness[1] + 400)
         sizes = browser.execute_script('return [...document.querySelectorAll("p,td,th,figcaption")].map(e => parseFloat(getComputedStyle(e).fontSize))')
         assert min(sizes) >= 10
+        # text in a drawing grows and shrinks with it
+        assert browser.execute_script("""return Math.min(...[...document.querySelectorAll("svg text")].map(t => parseFloat(getComputedStyle(t).fontSize)
+            * t.ownerSVGElement.getBoundingClientRect().width / t.ownerSVGElement.viewBox.baseVal.width))""") >= 11
+        assert browser.execute_script('return Math.min(...[...document.querySelectorAll(".names")].map(e => parseFloat(getComputedStyle(e).fontSize)))') >= 11
+        if page.name == 'report.html':
+            assert not browser.execute_script("""return [...document.querySelectorAll(".wide")].filter(e => e.scrollWidth > e.clientWidth)
+                .map(e => e.textContent.slice(0, 60))""")
     asked = [entry['message'] for entry in browser.get_log('performance') if '"Network.requestWillBeSent"' in entry['message']]
     assert not [m for m in asked if re.search(r'"url":"https?:', m)]
     assert not [entry for entry in browser.get_log('browser') if entry['level'] == 'SEVERE']
