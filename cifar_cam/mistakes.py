@@ -674,7 +674,7 @@ def second_network(
         return other.eval(), card.parent.name
     return None, 'not run'
 
-# %% ../nbs/07_mistakes.ipynb #ac731a49
+# %% ../nbs/07_mistakes.ipynb #007b91e4
 def error_left(
     table:pd.DataFrame, # with the columns `doubtful` and `duplicate`
 )->pd.DataFrame: # images, mistakes, error, low, high; one row a choice of images
@@ -688,7 +688,7 @@ def error_left(
         rows.append(dict(choice=name, images=len(chosen), mistakes=wrong, error=wrong/len(chosen) if len(chosen) else np.nan, low=low, high=high))
     return pd.DataFrame(rows)
 
-# %% ../nbs/07_mistakes.ipynb #ccc52842
+# %% ../nbs/07_mistakes.ipynb #a0996470
 def look_alikes(
     table:pd.DataFrame, # from `prediction_table`
     n:int=5, # how many pairs
@@ -698,7 +698,7 @@ def look_alikes(
     both = {frozenset((i, j)): counts[i, j] + counts[j, i] for i in range(len(CLASSES)) for j in range(i)}
     return [pair for pair in sorted(both, key=both.get, reverse=True)[:n] if both[pair]]
 
-# %% ../nbs/07_mistakes.ipynb #0513b9e3
+# %% ../nbs/07_mistakes.ipynb #f1b01c82
 def mistake_groups(
     table:pd.DataFrame, # all images, with doubtful, duplicate, area, sides, likeness, and inside_said where it is known
 )->pd.DataFrame: # one row a mistake, one bool column a group
@@ -713,7 +713,7 @@ def mistake_groups(
         'background over object': wrong.inside_said < wrong.area, 'small object': wrong.area <= table.area.quantile(.1),
         'cropped object': wrong.sides >= 2, 'unusual view': wrong.likeness <= table.likeness.quantile(.05)}, index=wrong.index)
 
-# %% ../nbs/07_mistakes.ipynb #453d9438
+# %% ../nbs/07_mistakes.ipynb #30e49bfe
 def filter_mistakes(
     table:pd.DataFrame, # from `prediction_table`, with `doubtful` if that filter is used
     true=None, # a class, or None for all
@@ -728,7 +728,7 @@ def filter_mistakes(
     rows, _ = of_classes(table[(table.true != table.predicted) & table.confidence.between(low, high)], true, predicted)
     return (rows[rows.doubtful] if doubtful else rows).sort_values('loss', ascending=False)
 
-# %% ../nbs/07_mistakes.ipynb #c417cb81
+# %% ../nbs/07_mistakes.ipynb #44887f6f
 def turn_page(
     place:int, # where we are, 0 for the first
     by:int, # 1 for next, -1 for previous
@@ -737,7 +737,7 @@ def turn_page(
     "The next or previous place among `count`."
     return (place + by) % count if count else 0
 
-# %% ../nbs/07_mistakes.ipynb #2d425814
+# %% ../nbs/07_mistakes.ipynb #0fb75bdf
 def draw_mistake(
     model:nn.Module, # the classifier
     picture, # uint8 `(32,32,3)`
@@ -760,7 +760,7 @@ def draw_mistake(
     figure.suptitle(f'{method}, loss {line.loss:.2f}' + (', doubtful label' if getattr(line, 'doubtful', False) else ''), fontsize=9)
     return figure
 
-# %% ../nbs/07_mistakes.ipynb #54ff126a
+# %% ../nbs/07_mistakes.ipynb #bd5e1da6
 def mistake_view(
     model:nn.Module, # the classifier
     images, # uint8 `(N,32,32,3)`
@@ -779,7 +779,7 @@ def mistake_view(
     draw_mistake(model, images_of(row, table, images)[0], row, method).savefig(file, format='png')
     return file.getvalue(), f'{place + 1} of {len(rows)} mistakes'
 
-# %% ../nbs/07_mistakes.ipynb #381f6fe6
+# %% ../nbs/07_mistakes.ipynb #847811db
 def mistake_explorer(
     model:nn.Module, # the classifier
     images, # uint8 `(N,32,32,3)`
