@@ -35,7 +35,7 @@ run: .venv/.dev   ## run one notebook afresh and keep its outputs: make run NB=0
 
 bench: .venv/.dev   ## measure speed against the usual alternatives; what it prints is kept in results/
 	@set -e -o pipefail; for b in benchmarks/bench_*.py; do n=results/$$(basename $$b .py).md; echo "== $$b"; \
-		$(BIN)/python $$b | tee $$n.part; mv $$n.part $$n; done
+		{ $(BIN)/python $$b | tee $$n.part && mv $$n.part $$n; } || { rm -f $$n.part; exit 1; }; done
 
 docs: .venv/.dev   ## build the site into _docs (needs Quarto)
 	@command -v quarto >/dev/null || { echo "Quarto is not on the PATH: install it from quarto.org, then run make docs again"; exit 2; }

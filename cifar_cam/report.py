@@ -714,7 +714,7 @@ def save_galleries(
     rows, rule = choose_mistakes(table)
     pictures, paths = images_of(rows, table, images), []
     shown = {'mistakes': pictures}
-    if len(rows): shown['mistakes_gradcam'] = overlay(pictures, class_maps(model, pictures, rows, prepare=prepare)[0])
+    if len(rows): shown['mistakes_gradcam'] = overlay(pictures, class_maps(model, pictures, rows, prepare=prepare, of=('predicted',))[0])
     for name, tiles in shown.items():
         figure = plot_gallery(tiles, rows, rule).flat[0].figure
         with atomic_path(Path(run)/f'{name}.png') as path: figure.savefig(path, dpi=150, format='png')
