@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['seed_everything', 'kept_random_state', 'kept_modes', 'pick_device', 'atomic_path', 'save_tensors', 'load_tensors',
            'commit_of', 'processor_facts', 'run_card', 'new_run', 'finish_run', 'Run', 'read_run', 'plain_errors',
-           'show_images']
+           'show_images', 'result_file', 'results_folder', 'exercise', 'test_exercise']
 
 # %% ../nbs/00_core.ipynb #6f8e81bd
 import json
@@ -14,9 +14,11 @@ import platform
 import random
 import subprocess
 import sys
+from collections.abc import Callable
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timezone
+from functools import wraps
 from math import ceil
 from pathlib import Path
 
@@ -255,3 +257,45 @@ def show_images(
         ax.imshow(image, interpolation='nearest')
         if titles is not None: ax.set_title(titles[i], fontsize=8, color=colours[i] if colours else 'black')
     return axes
+
+# %% ../nbs/00_core.ipynb #d92d793d
+def result_file(
+    name:str, # such as 'transfer_mini.csv'
+)->Path: # `./results/name` if it is there, else the one that came with the package
+    "Where the measured table `name` is."
+    shipped = results_folder()/name
+    for path in (Path('results')/name, shipped):
+        if path.is_file(): return path
+    raise FileNotFoundError(f'name must be a measured table; got {name!r}. There are: {sorted(p.name for p in shipped.parent.iterdir())}')
+
+# %% ../nbs/00_core.ipynb #88356f15
+def results_folder()->Path: # holds run cards, histories and tables
+    "The measured results that came with the package (in a checkout: the folder `results` beside it)."
+    import cifar_cam
+    package = Path(cifar_cam.__file__).parent
+    return package/'results' if (package/'results').is_dir() else package.parent/'results'
+
+# %% ../nbs/00_core.ipynb #9130d47b
+def exercise(
+    check:Callable, # answer -> the reason why it is wrong, or None
+)->Callable: # answer -> 'right' or 'not yet: ' and the reason
+    "Make of `check` what an exercise calls."
+    @wraps(check)
+    def verdict(answer):
+        if answer is None: return 'not yet: put your answer into the cell above'
+        try: reason = check(answer)
+        except Exception as error: reason = f'your answer ended in {type(error).__name__}: {error}'
+        return f'not yet: {reason}' if reason else 'right'
+    return verdict
+
+# %% ../nbs/00_core.ipynb #00f1760b
+def test_exercise(
+    check:Callable, # made by `exercise`
+    right:list, # answers that must be accepted
+    wrong:list, # answers that must be refused, each with a reason
+)->None:
+    "Test a check: an exercise that accepts a wrong answer teaches it."
+    for answer in right:
+        if check(answer) != 'right': raise AssertionError(f'{check.__name__} refuses {answer!r}: {check(answer)}')
+    for answer in wrong:
+        if not check(answer).startswith('not yet: '): raise AssertionError(f'{check.__name__} accepts {answer!r}')
