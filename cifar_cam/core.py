@@ -292,9 +292,10 @@ def exercise(
 def test_exercise(
     check:Callable, # made by `exercise`
     right:list, # answers that must be accepted
-    wrong:list, # answers that must be refused, each with a reason
+    wrong:list, # at least two answers that must be refused, each with a reason
 )->None:
     "Test a check: an exercise that accepts a wrong answer teaches it."
+    if not right or len(wrong) < 2: raise ValueError(f'{check.__name__} needs a right answer and two wrong ones; got {len(right)} and {len(wrong)}')
     for answer in right:
         if check(answer) != 'right': raise AssertionError(f'{check.__name__} refuses {answer!r}: {check(answer)}')
     for answer in wrong:
