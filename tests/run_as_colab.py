@@ -20,8 +20,9 @@ class Hidden:
 def main(path):
     sys.meta_path.insert(0, Hidden())
     from IPython.core.interactiveshell import InteractiveShell  # after the hiding: nothing may bring nbdev in
+    from matplotlib_inline.backend_inline import configure_inline_support
     shell, start = InteractiveShell.instance(), time.perf_counter()
-    shell.run_line_magic('matplotlib', 'inline')
+    configure_inline_support(shell, os.environ['MPLBACKEND'])  # figures are drawn at the end of a cell
     cells = [cell for cell in json.loads(path.read_text(encoding='utf-8'))['cells'] if cell['cell_type'] == 'code']
     for i, cell in enumerate(cells):
         source = ''.join(cell['source'])

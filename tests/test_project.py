@@ -73,8 +73,5 @@ def test_the_readme_is_made_from_the_index(tmp_path):
 def test_each_exercise_is_tried_with_right_and_wrong_answers(path):
     code = [''.join(c['source']) for c in cells(path) if c['cell_type'] == 'code']
     checks = re.findall(r'^@exercise\ndef (\w+)', '\n'.join(code), re.M)
-    said = [''.join(c['source']) for c in cells(path) if c['cell_type'] == 'markdown']
-    exercises = sum(len(re.findall(r'^\d\. ', text.partition('## Exercises')[2] or text, re.M)) for text in said[-12:] if re.search(r'^\d\. ', text, re.M))
-    tried = {name: rest for name, rest in re.findall(r'^test_exercise\((\w+),([^\n]*(?:\n +[^\n]*)*)', '\n'.join(code), re.M)}
-    assert len(checks) >= 1 and set(checks) <= set(tried), f'not tried: {set(checks) - set(tried)}'
-    assert not exercises or len(checks) >= min(exercises, 2)
+    tried = re.findall(r'^test_exercise\((\w+)', '\n'.join(code), re.M)
+    assert len(checks) >= 2 and set(checks) <= set(tried), f'not tried: {set(checks) - set(tried)}'

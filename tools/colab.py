@@ -40,7 +40,6 @@ def installed(python):
 
 def main(wanted):
     python = environment(root/'.colab')
-    run(python, '-m', 'pip', 'uninstall', '--quiet', '--yes', 'cifar_cam')
     with tempfile.TemporaryDirectory() as folder:
         run(sys.executable, '-m', 'pip', 'wheel', '--quiet', '--no-deps', '--wheel-dir', folder, root)
         before = installed(python)
@@ -51,6 +50,7 @@ def main(wanted):
         print(f'{run(python, "--version", capture_output=True, text=True).stdout.strip()}; added by the install: {", ".join(added) or "nothing"}; '
               f'changed: {changed or "nothing"}', flush=True)
         failed = notebooks(python, Path(folder), wanted)
+        run(python, '-m', 'pip', 'uninstall', '--quiet', '--yes', 'cifar_cam', *added)  # as bare as before, for the next time
     raise SystemExit(f'failed: {", ".join(failed)}; changed: {changed}' if failed or changed else 0)
 
 
