@@ -4,9 +4,10 @@
 
 # %% auto #0
 __all__ = ['POLAR_ROUNDS', 'OPTIMIZERS', 'SCHEDULES', 'pick_precision', 'train_step', 'Batches', 'resize', 'predict', 'evaluate',
-           'orthogonalise', 'Muon', 'make_optimizer', 'make_schedule', 'schedule_rates', 'take_tensors', 'put_tensors',
-           'State', 'save_checkpoint', 'load_checkpoint', 'train_epoch', 'plain_pipeline', 'make_average', 'fit',
-           'finish_epoch', 'plot_history', 'join_processes', 'live_curve', 'tensorboard_log', 'minutes_to']
+           'orthogonalise', 'Muon', 'make_optimizer', 'points_factor', 'check_schedule', 'check_points',
+           'make_schedule', 'schedule_rates', 'take_tensors', 'put_tensors', 'State', 'save_checkpoint',
+           'load_checkpoint', 'train_epoch', 'plain_pipeline', 'make_average', 'fit', 'finish_epoch', 'plot_history',
+           'join_processes', 'live_curve', 'tensorboard_log', 'minutes_to']
 
 # %% ../nbs/05_train.ipynb #b3bbb4a3
 import math
@@ -15,6 +16,7 @@ import statistics
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -207,26 +209,57 @@ def make_optimizer(
     if name == 'sgd': return torch.optim.SGD(groups, lr, momentum=momentum, nesterov=momentum > 0, weight_decay=weight_decay)
     return (torch.optim.Adam if name == 'adam' else torch.optim.AdamW)(groups, lr, weight_decay=weight_decay)
 
+# %% ../nbs/05_train.ipynb #4e30e170
+def points_factor(
+    points:list[tuple], # (epoch, factor) pairs, epochs rising from 0; the last is the end of the run
+    share:float, # 0..1, the share of the run that is done
+)->float: # what the peak learning rate is multiplied with
+    "The value at `share` of the straight lines between `points`; a shorter run passes through all of them, only faster."
+    epochs, factors = zip(*points, strict=True)
+    return float(np.interp(share*epochs[-1], epochs, factors))
+
+def check_schedule(name, epochs, options):
+    "Refuse unknown names, lengths and options of a schedule."
+    if name not in SCHEDULES: raise ValueError(f'schedule must be one of {", ".join(SCHEDULES)}; got {name!r}')
+    if epochs < 1: raise ValueError(f'epochs must be at least 1; got {epochs!r}')
+    if unknown := sorted(set(options) - set(SCHEDULES[name])):
+        raise ValueError(f'schedule {name!r} takes the options {list(SCHEDULES[name])}; got {unknown}. Correct the name')
+    if not 0 < options.get('warmup', 0.2) < 1:
+        raise ValueError(f'warmup must be a share of the run, above 0 and below 1; got {options["warmup"]!r}')
+    if name == 'piecewise': check_points(options.get('points'))
+
+def check_points(points):
+    "Refuse points that make no schedule."
+    try: table = np.array(points, dtype=float)
+    except (TypeError, ValueError): table = np.zeros(0)
+    good = table.ndim == 2 and table.shape[1] == 2 and len(table) > 1 and np.isfinite(table).all()
+    if not good or table[0, 0] != 0 or (np.diff(table[:, 0]) <= 0).any() or (table[:, 1] < 0).any():
+        raise ValueError('points must be two or more pairs (epoch, factor), epochs rising from 0, '
+                         f'factors 0 or more; got {points!r}. Try [(0, 0), (5, 1), (24, 0)]')
+
 # %% ../nbs/05_train.ipynb #489acafd
-SCHEDULES = ('constant', 'plateau', 'onecycle', 'triangular', 'cosine')
+SCHEDULES = {'constant': (), 'plateau': ('factor', 'patience', 'threshold', 'cooldown', 'min_lr'),
+             'onecycle': ('pct_start', 'anneal_strategy', 'div_factor', 'final_div_factor', 'three_phase'),
+             'triangular': ('warmup',), 'cosine': ('span',), 'piecewise': ('points',)} # name -> its options
 
 def make_schedule(
-    name:str, # one of `SCHEDULES`
-    optimizer:torch.optim.Optimizer, # its rates are the peak of the schedule
+    name:str, # a key of `SCHEDULES`
+    optimizer:torch.optim.Optimizer, # its learning rates are the peak of the schedule
     epochs:int, # length of the run
-    steps:int, # steps an epoch
-    **options, # plateau: factor, patience; onecycle: pct_start, ...; triangular: warmup (share of the run); cosine: span (epochs)
+    steps:int, # steps per epoch
+    **options, # `SCHEDULES[name]`: warmup is a share of the run, span is in epochs, for points see `points_factor`
 )->lr_scheduler.LRScheduler:
     "The schedule `name` for a run of `epochs * steps` steps."
+    check_schedule(name, epochs, options)
     total, rates = epochs*steps, [group['lr'] for group in optimizer.param_groups]
+    by_factor = partial(lr_scheduler.LambdaLR, optimizer)
     if name == 'plateau': return lr_scheduler.ReduceLROnPlateau(optimizer, **{'factor': 0.1, 'patience': 3, **options})
     if name == 'onecycle': return lr_scheduler.OneCycleLR(optimizer, rates, total, **options)
     if name == 'cosine': return lr_scheduler.CosineAnnealingLR(optimizer, options.get('span', epochs)*steps)
-    if name == 'triangular':
-        peak = options.get('warmup', 0.2)*total
-        return lr_scheduler.LambdaLR(optimizer, lambda step: float(np.interp(step + 0.5, [0, peak, total], [0, 1, 0])))
-    if name == 'constant': return lr_scheduler.LambdaLR(optimizer, lambda step: 1.0)
-    raise ValueError(f'schedule must be one of {", ".join(SCHEDULES)}; got {name!r}')
+    if name == 'constant': return by_factor(lambda step: 1.0)
+    warmup = options.get('warmup', 0.2)
+    points = [(0, 0), (warmup, 1), (1, 0)] if name == 'triangular' else options['points']
+    return by_factor(lambda step: points_factor(points, (step + 0.5)/total))
 
 # %% ../nbs/05_train.ipynb #7b767732
 def schedule_rates(
