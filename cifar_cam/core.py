@@ -5,7 +5,8 @@
 # %% auto #0
 __all__ = ['seed_everything', 'kept_random_state', 'kept_modes', 'pick_device', 'atomic_path', 'save_tensors', 'load_tensors',
            'commit_of', 'processor_facts', 'run_card', 'new_run', 'finish_run', 'Run', 'read_run', 'plain_errors',
-           'command', 'show_images', 'result_file', 'results_folder', 'exercise', 'test_exercise']
+           'command', 'show_images', 'result_file', 'results_folder', 'exercise', 'test_exercise', 'choice_error',
+           'deprecated']
 
 # %% ../nbs/00_core.ipynb #6f8e81bd
 import json
@@ -21,10 +22,13 @@ from collections.abc import Callable
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timezone
+from difflib import get_close_matches
 from functools import wraps
+from importlib import import_module
 from inspect import signature
 from math import ceil
 from pathlib import Path
+from warnings import warn
 
 import numpy as np
 import pandas as pd
@@ -230,7 +234,7 @@ def read_run(
 # %% ../nbs/00_core.ipynb #9314863c
 @contextmanager
 def plain_errors(
-    advice:Callable=lambda: 'start it again to go on', # called when the program is stopped: what is kept, how to go on
+    advice:Callable=lambda: 'start it again to go on', # called when stopped: what is kept
 ):
     "Make one line on stderr of an expected error (status 2), of Ctrl-C (130) and of SIGTERM (143)."
     def stop(number, frame): raise KeyboardInterrupt(number)
@@ -252,7 +256,7 @@ def plain_errors(
 def command(
     function:Callable, # each parameter has a type and a comment, which becomes the help text
 )->Callable: # called with arguments it is `function`; called without any it reads the command line
-    "Make a command of `function`, for `console_scripts`."
+    "Make a command of `function`, for `console_scripts` and for `python -m`."
     @wraps(function)
     def run(*args, **options):
         if args or options: return function(*args, **options)
@@ -261,9 +265,12 @@ def command(
         for word in sys.argv[1:]:
             option, *value = word.split('=', 1)
             plain = option.removeprefix('--').replace('-', '_')
-            words.append('='.join(['--' + plain, *value]) if option.startswith('--') and plain in names else word)
+            if option.startswith('--') and plain in names: word = '='.join(['--' + plain, *value])
+            words.append(word)
         found = vars(anno_parser(function).parse_args(words))
         return function(**{name: found[name] for name in names})
+    home = function.__globals__  # of a module that `python -m` runs: a name and a specification
+    if home['__name__'] == '__main__' and home.get('__spec__'): run()
     return run
 
 # %% ../nbs/00_core.ipynb #8edaa072
@@ -327,10 +334,38 @@ def exercise(
 def test_exercise(
     check:Callable, # made by `exercise`
     right:list, # answers that must be accepted
-    wrong:list, # answers that must be refused, each with a reason
+    wrong:list, # at least two answers that must be refused, each with a reason
 )->None:
     "Test a check: an exercise that accepts a wrong answer teaches it."
+    if not right or len(wrong) < 2: raise ValueError(f'{check.__name__} needs a right answer and two wrong ones; got {len(right)} and {len(wrong)}')
     for answer in right:
         if check(answer) != 'right': raise AssertionError(f'{check.__name__} refuses {answer!r}: {check(answer)}')
     for answer in wrong:
         if not check(answer).startswith('not yet: '): raise AssertionError(f'{check.__name__} accepts {answer!r}')
+
+# %% ../nbs/00_core.ipynb #1bd3c507
+def choice_error(
+    argument:str, # the caller's argument, such as 'name'
+    got, # what it was given
+    choices, # the names that there are
+    what:str='', # what they are, such as 'a recipe'
+)->ValueError: # to be raised by the caller
+    "The error for a name that is not among `choices`."
+    choices = list(map(str, choices))
+    near = get_close_matches(str(got), choices, n=3)
+    wanted = f'{what}, ' if what else ''
+    hint = f'Did you mean {" or ".join(map(repr, near))}? ' if near else ''
+    return ValueError(f'{argument} must be {wanted}one of {", ".join(choices)}; got {got!r}. {hint}Choose one of these')
+
+# %% ../nbs/00_core.ipynb #d8f68b53
+def deprecated(
+    module:str, # where the old names were: `__name__`
+    moved:dict[str,str], # old name -> 'module:name' in this package
+)->Callable: # what a module calls `__getattr__`
+    "Finds the old names of a module in their new places."
+    def find(name):
+        if name not in moved: raise AttributeError(f'module {module!r} has no attribute {name!r}')
+        home, new = moved[name].split(':')
+        warn(f'{module}.{name} is now cifar_cam.{home}.{new}', DeprecationWarning, stacklevel=2)
+        return getattr(import_module(f'cifar_cam.{home}'), new)
+    return find

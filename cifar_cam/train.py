@@ -39,7 +39,8 @@ from torch.optim import lr_scheduler
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from .augment import batch_pipeline, evaluation_pipeline, step_generator
-from .core import kept_modes, load_tensors, pick_device, processor_facts, save_tensors
+from .core import (
+    choice_error, kept_modes, load_tensors, pick_device, processor_facts, save_tensors)
 from .data import check_images, check_labels, normalise, progress_bar
 
 # %% ../nbs/05_train.ipynb #6fc78f4b
@@ -50,8 +51,7 @@ def pick_precision(
     "The number type for autocast: bfloat16 where the hardware has it, float16 on older GPUs."
     types = dict(float32=torch.float32, bfloat16=torch.bfloat16, float16=torch.float16)
     if name in types: return types[name]
-    if name != 'auto':
-        raise ValueError(f"precision must be one of 'auto', {str(list(types))[1:-1]}; got {name!r}")
+    if name != 'auto': raise choice_error('precision', name, ['auto', *types])
     kind = torch.device(device).type
     if kind == 'cuda':
         new = torch.cuda.get_device_capability(device)[0] >= 8
@@ -83,7 +83,7 @@ def train_step(
     scaler.update()
     return total, logits.detach()
 
-# %% ../nbs/05_train.ipynb #c9930049
+# %% ../nbs/05_train.ipynb #177d4970
 def check_number(
     name:str, # of the option
     value, # what was given for it
@@ -250,11 +250,10 @@ def make_optimizer(
     if name == 'sgd': return torch.optim.SGD(momentum=momentum, nesterov=momentum > 0, **options)
     return (torch.optim.Adam if name == 'adam' else torch.optim.AdamW)(**options)
 
-# %% ../nbs/05_train.ipynb #2c39337c
+# %% ../nbs/05_train.ipynb #63886b14
 def check_optimizer(model, name, lr, weight_decay, momentum):
     "The trainable parameters of `model`; an error if the options of `make_optimizer` cannot be."
-    if name not in OPTIMIZERS:
-        raise ValueError(f'optimizer must be one of {", ".join(OPTIMIZERS)}; got {name!r}')
+    if name not in OPTIMIZERS: raise choice_error('optimizer', name, OPTIMIZERS)
     check_number('lr', lr, 0, outside=(0,), advice='Notebook 04 finds one')
     check_number('weight_decay', weight_decay, 0, advice='5e-4 is a usual one')
     check_number('momentum', momentum, 0, 1, outside=(1,), advice='0.9 is a usual one')
@@ -310,15 +309,14 @@ def make_schedule(
     points = options.get('points', tent)
     return by_factor(lambda step: points_factor(points, (step + 0.5)/total))
 
-# %% ../nbs/05_train.ipynb #d3371c9c
+# %% ../nbs/05_train.ipynb #60be835d
 def check_schedule(name, epochs, options):
     "Refuse a name, a length or options of `make_schedule` that cannot be."
-    if name not in SCHEDULES:
-        raise ValueError(f'schedule must be one of {", ".join(SCHEDULES)}; got {name!r}')
+    if name not in SCHEDULES: raise choice_error('schedule', name, SCHEDULES)
     check_number('epochs', epochs, 1, whole=True, advice='Try 4')
-    if unknown := sorted(set(options) - set(SCHEDULES[name])):
-        raise ValueError(f'schedule {name!r} takes {", ".join(SCHEDULES[name]) or "no options"}; '
-                         f'got {", ".join(unknown)}. Correct the name')
+    for option in options:
+        if option not in SCHEDULES[name]:
+            raise choice_error(f'an option of {name}', option, SCHEDULES[name] or ['(none)'])
     share = dict(low=0, high=1, outside=(0, 1), advice='It is a share of the run: try 0.2')
     if 'warmup' in options: check_number('warmup', options['warmup'], **share)
     length = dict(low=0, outside=(0,), advice='It is a number of epochs')
@@ -372,7 +370,7 @@ def put_tensors(
     if 'tuple' in value: return tuple(put_tensors(v, tensors) for v in value['tuple'])
     return {k: put_tensors(v, tensors) for k, v in value['dict']}
 
-# %% ../nbs/05_train.ipynb #58e472e7
+# %% ../nbs/05_train.ipynb #82783eef
 def fingerprint(
     images, # uint8 `(N,32,32,3)`, array or tensor
     labels, # classes `(N,)`
@@ -384,7 +382,7 @@ def fingerprint(
         digits.update(np.ascontiguousarray(values, dtype=kind))
     return f'{len(labels):,} images, {digits.hexdigest()}'
 
-# %% ../nbs/05_train.ipynb #77c164f9
+# %% ../nbs/05_train.ipynb #4615e172
 def run_identity(
     model:nn.Module, # before its first step
     train:Batches, # the training images
@@ -407,7 +405,7 @@ def run_identity(
     if any(isinstance(m, mixing) for m in model.modules()): found['processes'] = train.world
     return json.loads(json.dumps(found | options, default=str))  # tuples become lists, as in a file
 
-# %% ../nbs/05_train.ipynb #5821eb24
+# %% ../nbs/05_train.ipynb #84456845
 def list_changes(
     before:dict, # plain values, nested or not
     now:dict, # the same, later
@@ -483,7 +481,7 @@ def load_checkpoint(
                          f'is none ({type(error).__name__}: {error}). Remove it {way_out}') from None
     return state
 
-# %% ../nbs/05_train.ipynb #9d0a7e84
+# %% ../nbs/05_train.ipynb #4a2f363c
 def fill_state(
     state:State, # changed in place
     value:dict, # what a checkpoint holds
@@ -543,7 +541,7 @@ def train_epoch(
     bar.close()
     return times
 
-# %% ../nbs/05_train.ipynb #367d487f
+# %% ../nbs/05_train.ipynb #cd13a5c1
 def show_progress(bar, sums, lr, speed):
     "One step on in the progress bar."
     loss, accuracy = (f'{sums[name]/sums["images"]:.3f}' for name in ('loss', 'correct'))
@@ -624,7 +622,7 @@ def fit(
     if state.average is not None: model.load_state_dict(state.average.module.state_dict())
     return pd.DataFrame(state.rows)
 
-# %% ../nbs/05_train.ipynb #7ba528ec
+# %% ../nbs/05_train.ipynb #53d68ca4
 def check_fit(valid, epochs, label_smoothing, sizes, minutes):
     "Refuse options of `fit` that cannot be."
     check_number('epochs', epochs, 1, whole=True, advice='Try 4')
@@ -686,7 +684,7 @@ def plot_history(
         ax.legend()
     return axes
 
-# %% ../nbs/05_train.ipynb #cf7cef0f
+# %% ../nbs/05_train.ipynb #dcdf9305
 @contextmanager
 def hold_run(
     run:str|Path, # a run folder
@@ -710,7 +708,7 @@ def hold_run(
         with suppress(OSError): (run/'.training.lock').unlink()  # Windows keeps a file that is open
         lock.release()
 
-# %% ../nbs/05_train.ipynb #03cb0dd5
+# %% ../nbs/05_train.ipynb #96925ad4
 def what_is_kept(
     run:str|Path, # a run folder
 )->str: # for a person, one sentence

@@ -11,7 +11,7 @@ from nbdev.export import nb_export
 
 root = Path(__file__).resolve().parent.parent
 config = get_config(path=root)
-notebooks = sorted((root/'nbs').glob('*.ipynb'))
+notebooks = sorted((root/'nbs').rglob('*.ipynb'))
 numbered = [p for p in notebooks if p.name[0].isdigit()]
 
 
@@ -29,9 +29,11 @@ def test_the_owner_stands_in_settings_only(path):
 @pytest.mark.parametrize('path', numbered, ids=lambda p: p.stem)
 def test_a_notebook_opens_in_colab_and_installs_the_package(path):
     source = [''.join(c['source']) for c in cells(path)]
-    assert f'colab.research.google.com/github/{config.user}/{config.repo}/blob/{config.branch}/nbs/{path.name}' in source[0]
-    install = next(s for s in source if 'pip install' in s)
-    assert install == f'#| eval: false\n!pip install -q git+https://github.com/{config.user}/{config.repo}'
+    assert re.fullmatch(r'# .+\n\n> .+', source[0]), 'the site shows of the first cell only title and promise'
+    assert f'colab.research.google.com/github/{config.user}/{config.repo}/blob/{config.branch}/nbs/{path.name}' in source[1]
+    installs = [s for s in source if '!pip install' in s]
+    assert len(installs) == 1
+    assert installs[0] == f'#| eval: false\n!pip install -q git+https://github.com/{config.user}/{config.repo}'
 
 
 @pytest.mark.parametrize('path', numbered, ids=lambda p: p.stem)
@@ -63,8 +65,13 @@ def test_a_notebook_imports_from_lower_numbers_only(path):
 
 
 def test_the_readme_is_made_from_the_index(tmp_path):
-    before = (root/'README.md').read_bytes()
-    subprocess.run([sys.executable, root/'tools'/'make_readme.py'], check=True)
-    after = (root/'README.md').read_bytes()
-    (root/'README.md').write_bytes(before)
-    assert after == before, 'run: make check'
+    subprocess.run([sys.executable, root/'tools'/'make_readme.py', tmp_path/'README.md'], check=True)
+    assert (tmp_path/'README.md').read_bytes() == (root/'README.md').read_bytes(), 'run: make check'
+
+
+@pytest.mark.parametrize('path', numbered, ids=lambda p: p.stem)
+def test_each_exercise_is_tried_with_right_and_wrong_answers(path):
+    code = [''.join(c['source']) for c in cells(path) if c['cell_type'] == 'code']
+    checks = re.findall(r'^@exercise\ndef (\w+)', '\n'.join(code), re.M)
+    tried = re.findall(r'^test_exercise\((\w+)', '\n'.join(code), re.M)
+    assert len(checks) >= 2 and set(checks) <= set(tried), f'not tried: {set(checks) - set(tried)}'
