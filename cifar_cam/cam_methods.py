@@ -7,7 +7,7 @@ __all__ = ['METHODS', 'PIXEL_METHODS', 'grad_cam_plus_plus', 'xgrad_cam', 'hires
            'ablation_cam', 'saliency', 'smooth_grad', 'integrated_gradients', 'guided_backprop', 'guided_grad_cam',
            'find_method', 'fuse_layers']
 
-# %% ../nbs/07_cam_methods.ipynb #7afbd420
+# %% ../nbs/07_cam_methods.ipynb #bd35245d
 #| code-fold: true
 import difflib
 import threading

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['pick_images', 'explain_image', 'draw_explanation', 'explorer_png', 'explorer']
 
-# %% ../nbs/hood/explorers.ipynb #6ab43bba
+# %% ../nbs/hood/explorers.ipynb #ea0df3b0
 import torch
 from torch import Tensor, nn
 
