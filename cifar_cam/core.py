@@ -5,7 +5,8 @@
 # %% auto #0
 __all__ = ['seed_everything', 'kept_random_state', 'kept_modes', 'pick_device', 'atomic_path', 'save_tensors', 'load_tensors',
            'commit_of', 'processor_facts', 'run_card', 'new_run', 'finish_run', 'Run', 'read_run', 'plain_errors',
-           'show_images', 'result_file', 'results_folder', 'exercise', 'test_exercise']
+           'progress_bar', 'show_images', 'result_file', 'results_folder', 'exercise', 'test_exercise', 'choice_error',
+           'deprecated']
 
 # %% ../nbs/00_core.ipynb #6f8e81bd
 import json
@@ -18,9 +19,12 @@ from collections.abc import Callable
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timezone
+from difflib import get_close_matches
 from functools import wraps
+from importlib import import_module
 from math import ceil
 from pathlib import Path
+from warnings import warn
 
 import numpy as np
 import pandas as pd
@@ -280,6 +284,19 @@ def plain_errors():
         print(f'error: {error}', file=sys.stderr)
         raise SystemExit(2) from None
 
+# %% ../nbs/00_core.ipynb #fed15744
+def progress_bar(
+    total:int|None, # how many units there will be; None if nobody knows
+    text:str, # what is going on
+    progress:bool=True, # False: never show it
+    **options, # more options of tqdm, such as unit='batch'
+): # a tqdm bar
+    "A progress bar that is quiet unless a person looks at a terminal or a notebook."
+    from tqdm.auto import tqdm
+    shell = sys.modules['IPython'].get_ipython() if 'IPython' in sys.modules else None
+    seen = sys.stderr.isatty() or hasattr(shell, 'kernel')
+    return tqdm(total=total, desc=text, disable=not (progress and seen), **options)
+
 # %% ../nbs/00_core.ipynb #8edaa072
 def show_images(
     images, # uint8 `(N,H,W,3)`, an array or a tensor
@@ -341,10 +358,38 @@ def exercise(
 def test_exercise(
     check:Callable, # made by `exercise`
     right:list, # answers that must be accepted
-    wrong:list, # answers that must be refused, each with a reason
+    wrong:list, # at least two answers that must be refused, each with a reason
 )->None:
     "Test a check: an exercise that accepts a wrong answer teaches it."
+    if not right or len(wrong) < 2: raise ValueError(f'{check.__name__} needs a right answer and two wrong ones; got {len(right)} and {len(wrong)}')
     for answer in right:
         if check(answer) != 'right': raise AssertionError(f'{check.__name__} refuses {answer!r}: {check(answer)}')
     for answer in wrong:
         if not check(answer).startswith('not yet: '): raise AssertionError(f'{check.__name__} accepts {answer!r}')
+
+# %% ../nbs/00_core.ipynb #1bd3c507
+def choice_error(
+    argument:str, # the caller's argument, such as 'name'
+    got, # what it was given
+    choices, # the names that there are
+    what:str='', # what they are, such as 'a recipe'
+)->ValueError: # to be raised by the caller
+    "The error for a name that is not among `choices`."
+    choices = list(map(str, choices))
+    near = get_close_matches(str(got), choices, n=3)
+    wanted = f'{what}, ' if what else ''
+    hint = f'Did you mean {" or ".join(map(repr, near))}? ' if near else ''
+    return ValueError(f'{argument} must be {wanted}one of {", ".join(choices)}; got {got!r}. {hint}Choose one of these')
+
+# %% ../nbs/00_core.ipynb #d8f68b53
+def deprecated(
+    module:str, # where the old names were: `__name__`
+    moved:dict[str,str], # old name -> 'module:name' in this package
+)->Callable: # what a module calls `__getattr__`
+    "Finds the old names of a module in their new places."
+    def find(name):
+        if name not in moved: raise AttributeError(f'module {module!r} has no attribute {name!r}')
+        home, new = moved[name].split(':')
+        warn(f'{module}.{name} is now cifar_cam.{home}.{new}', DeprecationWarning, stacklevel=2)
+        return getattr(import_module(f'cifar_cam.{home}'), new)
+    return find

@@ -491,9 +491,9 @@ def map_layer(
     pictures, # uint8 `(n,32,32,3)`, at least one
     prepare=normalise, # uint8 `(B,32,32,3)` -> model input
 )->str: # a dotted name
-    "The layer that `class_maps` looks at if none is named: the deepest with a map of at least 4x4."
+    "The layer that `class_maps` looks at if none is named: the deepest before the pooling."
     x = prepare(torch.from_numpy(np.array(pictures[:1])).to(next(model.parameters()).device))
-    return default_layer(model, x, smallest=4)
+    return default_layer(model, x)
 
 # %% ../nbs/07_mistakes.ipynb #d0d23373
 def class_maps(

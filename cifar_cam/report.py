@@ -419,7 +419,7 @@ def map_gallery(
         inside = ''.join(f'<div><img src="{png_uri(t)}" alt="{name}">{name}</div>' for t, name in zip(four, names, strict=True))
         figures += f'<figure><div class="tiles">{inside}</div><figcaption>{words_of(row)}</figcaption></figure>'
     (h, w), (height, width) = said.shape[1:], np.shape(pictures)[1:3]
-    note = (f'Grad-CAM at {escape(map_layer(model, pictures, prepare))}, the deepest layer whose map is at least 4x4. '
+    note = (f'Grad-CAM at {escape(map_layer(model, pictures, prepare))}, the deepest layer before the pooling. '
             f'Here it is {h}x{w}: one number for each square of about '
             f'{height/h:.2g}x{width/w:.2g} pixels. Said and true share one scale, from dark (0) to yellow (the largest '
             'value of both); in the difference red speaks for the predicted class, blue for the true one.')
