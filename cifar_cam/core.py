@@ -204,6 +204,59 @@ class Run:
     history:pd.DataFrame # one row an epoch
     card:dict # the run card
 
+# %% ../nbs/00_core.ipynb #13a02dbc
+RUN_FILES = {'weights.safetensors': 2_000_000_000, 'history.csv': 1_000_000, 'run.json': 1_000_000} # bytes at most
+
+def nested_deeper(
+    value, # of dicts, lists and plain values
+    most:int, # levels that are allowed
+)->bool:
+    "Whether dicts and lists are nested in `value` more than `most` levels deep."
+    level = [value]
+    for _ in range(most):
+        level = [inner for outer in level if isinstance(outer, (dict, list))
+                 for inner in (outer.values() if isinstance(outer, dict) else outer)]
+    return any(isinstance(outer, (dict, list)) for outer in level)
+
+# %% ../nbs/00_core.ipynb #2291ccad
+def read_card(
+    run:str|Path, # a run folder
+)->dict:
+    "The run card in `run`; an error names what is wrong with it."
+    path = Path(run)/'run.json'
+    if path.stat().st_size > RUN_FILES[path.name]:
+        raise ValueError(f'run must be a whole run; {path} has {path.stat().st_size:,} bytes, a run card has '
+                         f'{RUN_FILES[path.name]:,} at most. Copy or train the run again')
+    try: card = json.loads(path.read_text())
+    except (ValueError, RecursionError) as error: # also text that is not UTF-8
+        raise ValueError(f'run must be a whole run; {path} is not JSON ({error}). Train it again') from None
+    if not isinstance(card, dict):
+        raise ValueError(f'run must be a whole run; {path} is no JSON object (name: value). Train it again')
+    if nested_deeper(card, 20):
+        raise ValueError(f'run must be a whole run; {path} is nested more than 20 levels deep. Train it again')
+    return card
+
+# %% ../nbs/00_core.ipynb #3e51d22f
+def read_history(
+    run:str|Path, # a run folder
+)->pd.DataFrame: # one row an epoch
+    "The history in `run`; an error names what is wrong with it."
+    path = Path(run)/'history.csv'
+    try: history = pd.read_csv(path)
+    except ValueError as error: # no columns, or lines of different length
+        raise ValueError(f'run must be a whole run; {path} is no table ({" ".join(str(error).split())}). '
+                         'Copy or train it again') from None
+    for name in history:
+        exact = name in ('epoch', 'lr', 'size', 'seconds') # a loss may be infinite, these may not
+        if not exact and not name.endswith(('_loss', '_accuracy')): continue
+        try: numbers = pd.to_numeric(history[name], errors='coerce').astype(float)
+        except OverflowError: numbers = history[name].map(lambda value: np.nan) # hundreds of digits
+        wrong = history[name][history[name].notna() & (numbers.isna() | exact & ~numbers.abs().lt(1e12))]
+        if len(wrong):
+            raise ValueError(f'run must be a whole run; {path} must have numbers in its column {name}, '
+                             f'not {repr(wrong.tolist()[0])[:40]}. Correct it, or copy or train the run again')
+    return history
+
 # %% ../nbs/00_core.ipynb #59b1a51b
 def read_run(
     run:str|Path, # a folder written by `finish_run`
@@ -213,23 +266,19 @@ def read_run(
     if not run.is_dir():
         beside = sorted(p.parent.name for p in run.parent.glob('*/run.json'))
         raise FileNotFoundError(f'run must be a run folder; {run} does not exist. Finished runs beside it: {beside or "none"}')
-    missing = [name for name in ('weights.safetensors', 'history.csv', 'run.json') if not (run/name).is_file()]
-    if missing:
-        raise ValueError(f'run must be a finished run; {run} lacks {", ".join(missing)}. Start the same training command again: it resumes')
-    try: card = json.loads((run/'run.json').read_text())
-    except ValueError as error: # also text that is not UTF-8
-        raise ValueError(f'run must be a whole run; {run/"run.json"} is not JSON ({error}). Train it again') from None
-    if not isinstance(card, dict): raise ValueError(f'run must be a whole run; {run/"run.json"} is no JSON object (name: value). Train it again')
-    try: history = pd.read_csv(run/'history.csv')
-    except ValueError as error: # no columns, or lines of different length
-        raise ValueError(f'run must be a whole run; {run/"history.csv"} is no table ({" ".join(str(error).split())}). Copy or train it again') from None
-    for name in history:
-        if name not in ('epoch', 'lr', 'size', 'seconds') and not name.endswith(('_loss', '_accuracy')): continue
-        words = history[name][pd.to_numeric(history[name], errors='coerce').isna() & history[name].notna()]
-        if len(words):
-            raise ValueError(f'run must be a whole run; {run/"history.csv"} must have numbers in its column {name}, not {words.iloc[0]!r}. '
-                             'Correct it, or copy or train the run again')
-    return Run(run, load_tensors(run/'weights.safetensors')[0], history, card)
+    missing = ', '.join(name for name in RUN_FILES if not (run/name).is_file())
+    if missing and (run/'run.json').is_file(): # the card is written last, so the rest was there
+        raise ValueError(f'run must be a whole run; {run} is finished, but lacks {missing}. '
+                         'Copy that from where it was trained, or remove the folder and train again')
+    if missing: raise ValueError(f'run must be a finished run; {run} lacks {missing}. Start the same training command again: it resumes')
+    for name, most in RUN_FILES.items():
+        if (size := (run/name).stat().st_size) > most:
+            raise ValueError(f'run must be a whole run; {run/name} has {size:,} bytes, {most:,} are allowed. Copy or train it again')
+    card, history, path = read_card(run), read_history(run), run/'weights.safetensors'
+    try: weights, _ = load_tensors(path)
+    except (json.JSONDecodeError, RecursionError) as error:
+        raise ValueError(f'run must be a whole run; the notes in {path} are not JSON ({error}). Copy or train it again') from None
+    return Run(run, weights, history, card)
 
 # %% ../nbs/00_core.ipynb #9314863c
 @contextmanager
