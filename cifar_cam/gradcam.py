@@ -337,7 +337,7 @@ def map_sizes(
         for handle in handles: handle.remove()
     return sizes
 
-# %% ../nbs/06_gradcam.ipynb #080f82d2
+# %% ../nbs/06_gradcam.ipynb #f4c4d727
 def unpooled_sizes(
     model:nn.Module, # run once, on one image
     x:Tensor, # normalised images `(B,C,H,W)`; the first one is used
