@@ -5,7 +5,8 @@
 # %% auto #0
 __all__ = ['seed_everything', 'kept_random_state', 'kept_modes', 'pick_device', 'atomic_path', 'save_tensors', 'load_tensors',
            'commit_of', 'processor_facts', 'run_card', 'new_run', 'finish_run', 'Run', 'read_run', 'plain_errors',
-           'show_images', 'result_file', 'results_folder', 'exercise', 'test_exercise', 'choice_error', 'deprecated']
+           'progress_bar', 'show_images', 'result_file', 'results_folder', 'exercise', 'test_exercise', 'choice_error',
+           'deprecated']
 
 # %% ../nbs/00_core.ipynb #6f8e81bd
 import json
@@ -233,6 +234,19 @@ def plain_errors():
     except (ValueError, TypeError, OSError, FloatingPointError) as error:
         print(f'error: {error}', file=sys.stderr)
         raise SystemExit(2) from None
+
+# %% ../nbs/00_core.ipynb #fed15744
+def progress_bar(
+    total:int|None, # how many units there will be; None if nobody knows
+    text:str, # what is going on
+    progress:bool=True, # False: never show it
+    **options, # more options of tqdm, such as unit='batch'
+): # a tqdm bar
+    "A progress bar that is quiet unless a person looks at a terminal or a notebook."
+    from tqdm.auto import tqdm
+    shell = sys.modules['IPython'].get_ipython() if 'IPython' in sys.modules else None
+    seen = sys.stderr.isatty() or hasattr(shell, 'kernel')
+    return tqdm(total=total, desc=text, disable=not (progress and seen), **options)
 
 # %% ../nbs/00_core.ipynb #8edaa072
 def show_images(

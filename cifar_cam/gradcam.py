@@ -6,13 +6,14 @@
 __all__ = ['METHODS', 'PIXEL_METHODS', 'find_layer', 'mode_matters', 'evaluating', 'is_compiled', 'uncompiled', 'undisturbed',
            'captured', 'ClassDifference', 'class_ids', 'check_target', 'cut_target', 'fix_target', 'score_of',
            'bare_model', 'check_count', 'at_least_float32', 'check_input', 'logits_of', 'in_batches', 'predict',
-           'map_sizes', 'default_layer', 'as_maps', 'tokens_to_maps', 'check_reached', 'forward_from', 'gradient_to',
-           'pick_layer', 'explain_layer', 'grad_cam', 'check_finite', 'scale_maps', 'resize_maps', 'overlay',
-           'grad_cam_plus_plus', 'xgrad_cam', 'hires_cam', 'layer_cam', 'explain_maps', 'eigen_cam', 'strongest',
-           'image_bar', 'channel_scores', 'weigh_maps', 'score_cam', 'ablated_logits', 'channel_places', 'ablation_cam',
-           'pixel_gradient', 'saliency', 'smooth_grad', 'start_of_the_way', 'integrated_gradients', 'GuidedReLU',
-           'GuidedMode', 'guided_backprop', 'guided_grad_cam', 'find_method', 'fuse_layers', 'pick_images',
-           'explain_image', 'draw_explanation', 'explorer_png', 'explorer_controls', 'explorer_layers', 'explorer']
+           'map_sizes', 'unpooled_sizes', 'default_layer', 'as_maps', 'tokens_to_maps', 'check_reached', 'forward_from',
+           'gradient_to', 'pick_layer', 'explain_layer', 'grad_cam', 'check_finite', 'scale_maps', 'resize_maps',
+           'overlay', 'grad_cam_plus_plus', 'xgrad_cam', 'hires_cam', 'layer_cam', 'explain_maps', 'eigen_cam',
+           'strongest', 'image_bar', 'channel_scores', 'weigh_maps', 'score_cam', 'ablated_logits', 'channel_places',
+           'ablation_cam', 'pixel_gradient', 'saliency', 'smooth_grad', 'start_of_the_way', 'integrated_gradients',
+           'GuidedReLU', 'GuidedMode', 'guided_backprop', 'guided_grad_cam', 'find_method', 'fuse_layers',
+           'pick_images', 'explain_image', 'draw_explanation', 'explorer_png', 'explorer_controls', 'explorer_layers',
+           'explorer']
 
 # %% ../nbs/06_gradcam.ipynb #56b9ff39
 import difflib
@@ -336,15 +337,27 @@ def map_sizes(
         for handle in handles: handle.remove()
     return sizes
 
+# %% ../nbs/06_gradcam.ipynb #080f82d2
+def unpooled_sizes(
+    model:nn.Module, # run once, on one image
+    x:Tensor, # normalised images `(B,C,H,W)`; the first one is used
+)->dict[str,int]: # as from `map_sizes`
+    "The sizes of the maps, without those that an adaptive pooling gives out."
+    pools = (nn.modules.pooling._AdaptiveAvgPoolNd, nn.modules.pooling._AdaptiveMaxPoolNd)
+    modules = dict(bare_model(model).named_modules())
+    return {name: size for name, size in map_sizes(model, x).items() if not isinstance(modules[name], pools)}
+
 # %% ../nbs/06_gradcam.ipynb #8c315ff5
 def default_layer(
     model:nn.Module, # run once, on one image
     x:Tensor, # normalised images `(B,C,H,W)`; the first one is used
-    smallest:int=8, # sides that a map must have at least; 8 keeps a 32-pixel image readable
+    smallest:int=2, # sides that a map must have at least; 2 leaves out what is pooled to one place
 )->str: # a dotted name
-    "The deepest layer whose map is at least `smallest` wide and high, or the deepest of the largest maps."
-    sizes = map_sizes(model, x)
-    if not sizes: raise ValueError('layer must be named: no layer of this model returns maps (B, D, h, w). Pass layer= and reshape=')
+    "The deepest layer before the pooling whose map is at least `smallest` wide and high."
+    sizes = unpooled_sizes(model, x)
+    if not sizes:
+        raise ValueError('layer must be named: no layer of this model returns maps (B, D, h, w). '
+                         'Pass layer= and reshape=')
     return [name for name, size in sizes.items() if size >= min(smallest, max(sizes.values()))][-1]
 
 # %% ../nbs/06_gradcam.ipynb #e9381c88
@@ -443,7 +456,7 @@ def explain_layer(
 # %% ../nbs/06_gradcam.ipynb #0d23443e
 def grad_cam(
     model:nn.Module, # images `(B,C,H,W)` -> logits `(B,K)`; mode, gradients and hooks are left as found
-    layer:nn.Module|str|None, # a submodule whose output is `(B,D,h,w)`, or its name; the deepest with a map of 8x8 if None
+    layer:nn.Module|str|None, # its output is `(B,D,h,w)`; a submodule, its name, or None: see `default_layer`
     x:Tensor, # normalised images `(B,C,H,W)` on the model's device
     target=None, # class index for all, one an image `(B,)`, a ClassDifference, or logits -> scores; the predicted class if None
     reshape=None, # turns the layer's output into maps, such as `tokens_to_maps`
@@ -510,13 +523,13 @@ def overlay(
 # %% ../nbs/06_gradcam.ipynb #abb7ba7d
 def grad_cam_plus_plus(
     model:nn.Module, # images `(B,C,H,W)` -> logits `(B,K)`; left as found
-    layer:nn.Module|str|None, # a layer with maps, or its name; the deepest with a map of 8x8 if None
+    layer:nn.Module|str|None, # a layer with maps, or its name; `default_layer` if None
     x:Tensor, # normalised images `(B,C,H,W)`
     target=None, # as in `grad_cam`
     reshape=None, # turns the layer's output into maps
     batch_size:int=128, # images at a time
 )->tuple[Tensor,Tensor]: # maps `(B,h,w)`, >= 0; logits `(B,K)`
-    "Grad-CAM++ (Chattopadhay et al. 2018, eq. 19 and 5)."
+    "Grad-CAM++ (Chattopadhay et al. 2018, eq. 19 and 5, without the factor exp(score) of the whole map)."
     def rule(maps, gradients):
         square = gradients ** 2
         ratio = square / (2*square + maps.sum((2, 3), keepdim=True) * square*gradients + 1e-6)   # eq. 19
@@ -527,7 +540,7 @@ def grad_cam_plus_plus(
 # %% ../nbs/06_gradcam.ipynb #57ec5aba
 def xgrad_cam(
     model:nn.Module, # images `(B,C,H,W)` -> logits `(B,K)`; left as found
-    layer:nn.Module|str|None, # a layer with maps, or its name; the deepest with a map of 8x8 if None
+    layer:nn.Module|str|None, # a layer with maps, or its name; `default_layer` if None
     x:Tensor, # normalised images `(B,C,H,W)`
     target=None, # as in `grad_cam`
     reshape=None, # turns the layer's output into maps
@@ -543,7 +556,7 @@ def xgrad_cam(
 # %% ../nbs/06_gradcam.ipynb #89886e9a
 def hires_cam(
     model:nn.Module, # images `(B,C,H,W)` -> logits `(B,K)`; left as found
-    layer:nn.Module|str|None, # a layer with maps, or its name; the deepest with a map of 8x8 if None
+    layer:nn.Module|str|None, # a layer with maps, or its name; `default_layer` if None
     x:Tensor, # normalised images `(B,C,H,W)`
     target=None, # as in `grad_cam`
     reshape=None, # turns the layer's output into maps
@@ -556,7 +569,7 @@ def hires_cam(
 # %% ../nbs/06_gradcam.ipynb #77a5dbac
 def layer_cam(
     model:nn.Module, # images `(B,C,H,W)` -> logits `(B,K)`; left as found
-    layer:nn.Module|str|None, # a layer with maps, or its name; the deepest with a map of 8x8 if None
+    layer:nn.Module|str|None, # a layer with maps, or its name; `default_layer` if None
     x:Tensor, # normalised images `(B,C,H,W)`
     target=None, # as in `grad_cam`
     reshape=None, # turns the layer's output into maps
@@ -586,7 +599,7 @@ def explain_maps(
 # %% ../nbs/06_gradcam.ipynb #6c51b9b6
 def eigen_cam(
     model:nn.Module, # images `(B,C,H,W)` -> logits `(B,K)`; left as found
-    layer:nn.Module|str|None, # a layer with maps, or its name; the deepest with a map of 8x8 if None
+    layer:nn.Module|str|None, # a layer with maps, or its name; `default_layer` if None
     x:Tensor, # normalised images `(B,C,H,W)`
     target=None, # taken for the common signature; the map is the same for every class
     reshape=None, # turns the layer's output into maps
@@ -651,7 +664,7 @@ def weigh_maps(
 # %% ../nbs/06_gradcam.ipynb #c45e0c39
 def score_cam(
     model:nn.Module, # images `(B,C,H,W)` -> logits `(B,K)`; left as found
-    layer:nn.Module|str|None, # a layer with maps, or its name; the deepest with a map of 8x8 if None
+    layer:nn.Module|str|None, # a layer with maps, or its name; `default_layer` if None
     x:Tensor, # normalised images `(B,C,H,W)`
     target=None, # as in `grad_cam`
     reshape=None, # turns the layer's output into maps
@@ -715,7 +728,7 @@ def channel_places(
 # %% ../nbs/06_gradcam.ipynb #a410cd1c
 def ablation_cam(
     model:nn.Module, # images `(B,C,H,W)` -> logits `(B,K)`; left as found
-    layer:nn.Module|str|None, # a layer with maps, or its name; the deepest with a map of 8x8 if None
+    layer:nn.Module|str|None, # a layer with maps, or its name; `default_layer` if None
     x:Tensor, # normalised images `(B,C,H,W)`
     target=None, # as in `grad_cam`
     reshape=None, # turns the layer's output into maps by moving its axes
@@ -874,7 +887,7 @@ def guided_backprop(
 # %% ../nbs/06_gradcam.ipynb #9ccef4c0
 def guided_grad_cam(
     model:nn.Module, # images `(B,C,H,W)` -> logits `(B,K)`, with ReLUs; left as found
-    layer:nn.Module|str|None, # a layer with maps, or its name; the deepest with a map of 8x8 if None
+    layer:nn.Module|str|None, # a layer with maps, or its name; `default_layer` if None
     x:Tensor, # normalised images `(B,C,H,W)`
     target=None, # as in `grad_cam`
     reshape=None, # turns the layer's output into maps
@@ -940,7 +953,7 @@ def explain_image(
     model:nn.Module, # images -> logits; left as found
     image:Tensor, # one normalised image `(C,H,W)`
     method='Grad-CAM', # a name in METHODS or a function
-    layer:nn.Module|str|None=None, # the deepest with a map of 8x8 if None
+    layer:nn.Module|str|None=None, # `default_layer` if None
     target:int|None=None, # the predicted class if None
     **options, # passed on to the method
 )->tuple[Tensor,Tensor]: # map `(h,w)`; probabilities `(K,)`
@@ -986,7 +999,7 @@ def explorer_png(
     true:int, # its class
     classes, # K names
     method='Grad-CAM', # a name in METHODS or a function
-    layer=None, # the deepest with a map of 8x8 if None
+    layer=None, # `default_layer` if None
     target:int|None=None, # the predicted class if None
     channels:int=32, # Score-CAM and Ablation-CAM, slow with every channel, use the strongest; the title says so
 )->bytes: # a PNG
@@ -1027,8 +1040,12 @@ def explorer_layers(
     model:nn.Module, # run once, on one image
     x:Tensor, # normalised images `(N,C,H,W)`; the first one is used
 )->list[str]: # dotted names
-    "The layers that an explorer offers: the default one, then the model's own parts that return more than one place."
-    return list(dict.fromkeys([default_layer(model, x), *(name for name, size in map_sizes(model, x).items() if '.' not in name and size > 1)]))
+    "The layers that an explorer offers: the default one, then the model's parts that return more than one place."
+    sizes, deep, found = unpooled_sizes(model, x), 0, []
+    while len(found) < 2 and any(name.count('.') >= deep for name in sizes): # a lone `features` is opened
+        found = [name for name, size in sizes.items() if name.count('.') == deep and size > 1]
+        deep += 1
+    return list(dict.fromkeys([default_layer(model, x), *found]))
 
 # %% ../nbs/06_gradcam.ipynb #29c4fc02
 def explorer(
