@@ -103,8 +103,8 @@ class ArrayUnpickler(pickle.Unpickler):
 def _naming(file, place):
     "An error about the content of `file` gets its name."
     try: yield
-    except (OSError, ValueError, TypeError, KeyError, IndexError, EOFError, SyntaxError, # Pillow's
-            RecursionError, Image.DecompressionBombError) as error:
+    except (OSError, ValueError, TypeError, LookupError, ArithmeticError, EOFError, RecursionError,
+            SyntaxError, Image.DecompressionBombError) as error: # the last two are Pillow's
         raise ValueError(f'{file} from {place} cannot be read: {error}. '
                          'Fetch it again or use another source') from None
 
@@ -160,7 +160,8 @@ def _list_archive(path):
                 read = archive.extractfile(member).read
                 found[name] = _read_limited(f'{name} in {path}', member.size, read)
     except (tarfile.TarError, OSError, EOFError, zlib.error) as error:
-        size, said = Path(path).stat().st_size, str(error).splitlines()[0]
+        size = Path(path).stat().st_size
+        said = (str(error) or 'it ends too early').splitlines()[0]
         raise ValueError(f'{path} ({size:,} bytes) is no whole archive: {said}. '
                          'Delete it and fetch it again') from None
     return found

@@ -280,8 +280,10 @@ def test_wrong_labels_are_found_too(batches, tmp_path):
     source = write_sprites(tmp_path/'source', batches)
     (source/'test_lables.json').write_text(json.dumps([3]*SIZE))
     with pytest.raises(ValueError, match='test_batch from'): download.fetch_cifar10(tmp_path/'cache', source)
-    (source/'test_lables.json').write_text('[3, 1')
-    with pytest.raises(ValueError, match='test_lables.json from .* cannot be read: .* Fetch it again'): download.fetch_cifar10(tmp_path/'cache', source)
+    for content in ('[3, 1', '[[1]]', '{"a": 1}', '[1e400]', '["cat"]', '['*100_000, '[1, 2]'):
+        (source/'test_lables.json').write_text(content)
+        with pytest.raises(ValueError, match='test_lables.json from .* cannot be read: .* Fetch it again'):
+            download.fetch_cifar10(tmp_path/'cache', source)
 
 
 @pytest.mark.parametrize('keep', [0, 1, 10, 0.3, 0.7, 0.99])
