@@ -311,9 +311,10 @@ PIPELINES = {
     'batchnorm-sgd': (RandomCrop(4), HorizontalFlip(), CoarseDropout(), Normalise()),
     'torchvision-scratch': (Normalise((0.5,)*3, (0.5,)*3),),
     'mini': (HorizontalFlip(0.4), Rotate(30), Normalise()),
-    'mini-dropout': (Resize(224), HorizontalFlip(0.4), Rotate(30), Normalise((0.5,)*3, (0.5,)*3)),
+    'mini-dropout': (Resize(224), HorizontalFlip(0.4), Rotate(30),
+                     Normalise((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))), # ImageNet's statistics
     'davidnet': (RandomCrop(4), HorizontalFlip(), CutOut(8), Normalise()),
-    'crop-cutout': (RandomCrop(4), HorizontalFlip(), CutOut(16), Normalise()),
+    'crop-cutout': (RandomCrop(4), CutOut(16), Normalise()),
     'fast': (RandomCrop(4, 'reflect'), HorizontalFlip(), Normalise()),
 } # name -> transforms in order, Normalise last
 

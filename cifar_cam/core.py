@@ -5,16 +5,19 @@
 # %% auto #0
 __all__ = ['seed_everything', 'kept_random_state', 'kept_modes', 'pick_device', 'atomic_path', 'save_tensors', 'load_tensors',
            'commit_of', 'processor_facts', 'run_card', 'new_run', 'finish_run', 'Run', 'read_run', 'plain_errors',
-           'progress_bar', 'show_images', 'result_file', 'results_folder', 'exercise', 'test_exercise', 'choice_error',
-           'deprecated']
+           'command', 'progress_bar', 'show_images', 'result_file', 'results_folder', 'exercise', 'test_exercise',
+           'choice_error', 'deprecated']
 
 # %% ../nbs/00_core.ipynb #6f8e81bd
 import json
 import os
 import platform
 import random
+import secrets
+import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Callable
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -22,6 +25,7 @@ from datetime import datetime, timezone
 from difflib import get_close_matches
 from functools import wraps
 from importlib import import_module
+from inspect import signature
 from math import ceil
 from pathlib import Path
 from warnings import warn
@@ -92,7 +96,8 @@ def atomic_path(
     "A temporary path beside `path`, moved onto it when the block ends well and removed when it does not."
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f'.{path.name}.{os.getpid()}.part')
+    temporary = path.with_name(f'.{path.name}.{secrets.token_hex(8)}.part')
+    os.close(os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))  # EXCL: a new file
     try:
         yield temporary
         with open(temporary, 'rb+') as file: os.fsync(file.fileno())
@@ -277,12 +282,45 @@ def read_run(
 
 # %% ../nbs/00_core.ipynb #9314863c
 @contextmanager
-def plain_errors():
-    "Print an expected error as one line on stderr and leave with status 2."
+def plain_errors(
+    advice:Callable=lambda: 'start it again to go on', # called when stopped: what is kept
+):
+    "Make one line on stderr of an expected error (status 2), of Ctrl-C (130) and of SIGTERM (143)."
+    def stop(number, frame): raise KeyboardInterrupt(number)
+    # only the main thread may set a handler, and torchrun ends its processes itself
+    ours = threading.current_thread() is threading.main_thread() and 'RANK' not in os.environ
+    before = signal.signal(signal.SIGTERM, stop) if ours else None
     try: yield
+    except KeyboardInterrupt as stopped:
+        number = stopped.args[0] if stopped.args else signal.SIGINT
+        print(f'stopped; {advice()}', file=sys.stderr)
+        raise SystemExit(128 + number) from None
     except (ValueError, TypeError, OSError, FloatingPointError) as error:
         print(f'error: {error}', file=sys.stderr)
         raise SystemExit(2) from None
+    finally:
+        if ours: signal.signal(signal.SIGTERM, before)
+
+# %% ../nbs/00_core.ipynb #9ebd8f9e
+def command(
+    function:Callable, # each parameter has a type and a comment, which becomes the help text
+)->Callable: # called with arguments it is `function`; called without any it reads the command line
+    "Make a command of `function`, for `console_scripts` and for `python -m`."
+    @wraps(function)
+    def run(*args, **options):
+        if args or options: return function(*args, **options)
+        from fastcore.script import anno_parser
+        names, words = signature(function).parameters, []
+        for word in sys.argv[1:]:
+            option, *value = word.split('=', 1)
+            plain = option.removeprefix('--').replace('-', '_')
+            if option.startswith('--') and plain in names: word = '='.join(['--' + plain, *value])
+            words.append(word)
+        found = vars(anno_parser(function).parse_args(words))
+        return function(**{name: found[name] for name in names})
+    home = function.__globals__  # of a module that `python -m` runs: a name and a specification
+    if home['__name__'] == '__main__' and home.get('__spec__'): run()
+    return run
 
 # %% ../nbs/00_core.ipynb #fed15744
 def progress_bar(
