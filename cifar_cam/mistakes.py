@@ -28,8 +28,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .core import kept_modes, load_tensors, result_file, show_images
-from .data import CLASSES, class_index, normalise, progress_bar
+from .core import kept_modes, load_tensors, progress_bar, result_file, show_images
+from .data import CLASSES, class_index, normalise
 from .gradcam import METHODS, default_layer, overlay, resize_maps
 from .train import pick_precision
 
