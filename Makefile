@@ -3,7 +3,7 @@ SHELL := /bin/bash
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN := .venv/bin
 export NO_ALBUMENTATIONS_UPDATE := 1
-.PHONY: help demo test run results bench docs colab check clean owner
+.PHONY: help demo test run results analysis bench docs colab check clean owner
 .DEFAULT_GOAL := help
 
 help:   ## show this list
@@ -36,6 +36,9 @@ run: .venv/.dev   ## run one notebook afresh and keep its outputs: make run NB=0
 results: .venv/.user   ## train every recipe that has no card in results/ yet, cheapest first; a second call goes on
 	@echo "[2/2] variables: DEVICE=cuda, SEEDS=\"42 43\", ONLY=freeze-10"
 	@$(BIN)/python tools/results.py --device "$(or $(DEVICE),auto)" --seeds "$(or $(SEEDS),42)" --only "$(ONLY)"
+
+analysis: .venv/.dev   ## measure all 10,000 test images again (notebook 07, minutes); the outcome ships with the package
+	@$(BIN)/python tools/run_notebook.py 07 slow && $(BIN)/python tools/embed_analysis.py nbs/results/test_analysis.safetensors
 
 bench: .venv/.dev   ## measure speed against the usual alternatives; what it prints is kept in results/
 	@set -e -o pipefail; for b in benchmarks/bench_*.py; do n=results/$$(basename $$b .py).md; echo "== $$b"; \
