@@ -19,14 +19,14 @@ from torch import nn
 
 from .augment import find_pipeline
 from .core import (
-    atomic_path, choice_error, finish_run, new_run, plain_errors, read_run, results_folder, run_card,
-    seed_everything)
+    atomic_path, choice_error, finish_run, new_run, plain_errors, read_run, results_folder,
+    run_card, seed_everything)
 from .data import load_cifar10, load_sample, split_train_valid
 from .resnet import david_resnet, resnet18
 from .transfer import finetune_all, freeze_6, freeze_10, imagenet_resnet18, mini_dropout
 from .train import (
-    OPTIMIZERS, Batches, check_schedule, evaluate, fit, join_processes, make_optimizer,
-    make_schedule, plain_pipeline, tensorboard_log)
+    OPTIMIZERS, Batches, check_number, check_schedule, evaluate, fit, join_processes,
+    make_optimizer, make_schedule, plain_pipeline, tensorboard_log)
 
 # %% ../nbs/09_recipes.ipynb #a1b50004
 @dataclass(frozen=True)
@@ -117,11 +117,9 @@ def check_fields(
     for key, known in dict(model=MODELS, optimizer=OPTIMIZERS).items():
         if getattr(recipe, key) not in known: raise choice_error(key, getattr(recipe, key), known)
     find_pipeline(recipe.pipeline)
-    for key, least, most in (('epochs', 1, 10**6), ('batch_size', 1, 50_000), ('valid', 0, 49_999)):
-        if not isinstance(got := getattr(recipe, key), int) or not least <= got <= most:
-            raise ValueError(f'{key} must be a whole number from {least} to {most}; got {got!r}')
-    if not isinstance(recipe.lr, (int, float)) or not recipe.lr > 0:
-        raise ValueError(f'lr must be a number above 0; got {recipe.lr!r}')
+    for key, low, high in (('epochs', 1, 10**6), ('batch_size', 1, 50_000), ('valid', 0, 49_999)):
+        check_number(key, getattr(recipe, key), low, high, whole=True)
+    check_number('lr', recipe.lr, 0, outside=(0,), advice='Notebook 04 finds one')
     check_schedule(recipe.schedule, recipe.epochs, recipe.schedule_options)
     if recipe.schedule == 'plateau' and not recipe.valid:
         raise ValueError('valid must be above 0 for the schedule plateau, which watches validation '
@@ -271,8 +269,9 @@ def keep_result(
         raise ValueError(f'run must be a run of cifar_cam_train; the card of {run.path} has no '
                          f'{", ".join(missing)}. Train a recipe first')
     ran = run.card['recipe']
-    own = RECIPES[ran['name']].valid if ran['name'] in RECIPES else ran['valid']
-    split = '' if ran['valid'] == own else f"-valid{ran['valid']}"
+    valid = ran.get('valid', 5000)  # an old card has none
+    own = RECIPES[ran['name']].valid if ran['name'] in RECIPES else valid
+    split = '' if valid == own else f'-valid{valid}'
     path = Path(folder)/f"{ran['name']}-seed{run.card['seed']}-{run.card['device']}{split}"
     with atomic_path(f'{path}.csv') as part: run.history.to_csv(part, index=False)
     with atomic_path(f'{path}.json') as part: part.write_text(json.dumps(run.card, indent=1) + '\n')

@@ -134,7 +134,7 @@ def test_splits_share_no_image_and_add_up():
 
 @pytest.mark.parametrize('changes, message', [
     (dict(model='batchnrm'), "Did you mean 'batchnorm'"), (dict(schedule='printd'), 'schedule must be one of'), (dict(optimizer='adm'), 'optimizer must be'),
-    (dict(pipeline='crop'), 'pipeline'), (dict(epochs='3'), 'epochs must be a whole number'), (dict(lr='a'), 'lr must be a number'),
+    (dict(pipeline='crop'), 'pipeline'), (dict(epochs='3'), 'epochs must be a whole number'), (dict(lr='a'), 'lr must be a finite number'),
     (dict(batch_size=0), 'batch_size must be'), (dict(epochs=0), 'epochs must be'), (dict(valid=50_000), 'valid must be'),
     (dict(schedule='plateau', valid=0), 'valid must be above 0'), (dict(schedule_options={'spann': 3}), 'spann')])
 def test_a_wrong_field_is_named(changes, message):
