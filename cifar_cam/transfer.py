@@ -21,11 +21,11 @@ from .train import make_optimizer, train_step
 
 # %% ../nbs/11_transfer.ipynb #25d49726
 class TransferResNet(ResNet):
-    "torchvision's ResNet-18, the first `still` parts of which stay in evaluation mode whatever `train()` says."
+    "torchvision's ResNet-18; its first `still` parts stay in evaluation mode after `train()` too."
     still = 0  # set by `freeze`
 
     def __init__(self,
-        num_classes:int=1000, # logits an image; ImageNet has 1,000
+        num_classes:int=1000, # logits per image; ImageNet has 1,000
     ):
         super().__init__(BasicBlock, [2, 2, 2, 2], num_classes=num_classes)
 
@@ -42,13 +42,14 @@ def imagenet_weights()->dict[str,Tensor]: # name -> tensor, for `TransferResNet(
     place = Path(torch.hub.get_dir())/'checkpoints'/Path(source.url).name
     try: return source.get_state_dict(progress=True, check_hash=True, weights_only=True)
     except (OSError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
-        what = 'delete it and try again' if place.exists() else 'connect to the network once, or copy the file there'
+        what = ('delete it and try again' if place.exists() else
+                'connect to the network once, or copy the file there')
         raise OSError(f'weights=True needs {place} (45 MB), which could not be had: {error}. '
                       f'Either {what}, or use weights=False for an untrained network') from error
 
 # %% ../nbs/11_transfer.ipynb #f72e852d
 def imagenet_resnet18(
-    num_classes:int=10, # logits an image; 10 for CIFAR-10
+    num_classes:int=10, # logits per image; 10 for CIFAR-10
     weights:bool=True, # ImageNet's weights; False gives the same network untrained
 )->TransferResNet: # in training mode; 11,181,642 parameters with 10 classes
     "torchvision's ResNet-18 with a new last layer."
@@ -61,14 +62,17 @@ def imagenet_resnet18(
 def freeze(
     model:TransferResNet, # from `imagenet_resnet18`; changed in place
     children:int, # so many of its 10 named children, from the first; 0 thaws everything
-    statistics:bool=True, # keep their batch statistics too; False lets them follow the new images, as the published code does
+    statistics:bool=True, # keep their batch statistics too; False lets them follow the images
 )->TransferResNet: # `model`
     "Freeze the first `children` parts of `model` and let the others train."
     if not isinstance(model, TransferResNet):
-        raise TypeError(f'model must be a TransferResNet; got {type(model).__name__}. Make one with imagenet_resnet18()')
+        raise TypeError(f'model must be a TransferResNet; got {type(model).__name__}. '
+                        'Make one with imagenet_resnet18()')
     parts = list(model.children())
-    if not isinstance(children, int) or isinstance(children, bool) or not 0 <= children < len(parts):
-        raise ValueError(f'children must be a whole number from 0 to {len(parts) - 1}, so that the head can train; got {children!r}')
+    whole = isinstance(children, int) and not isinstance(children, bool)
+    if not whole or not 0 <= children < len(parts):
+        raise ValueError(f'children must be a whole number from 0 to {len(parts) - 1}, '
+                         f'so that the head can train; got {children!r}')
     for number, part in enumerate(parts, 1): part.requires_grad_(number > children)
     model.still = children if statistics else 0
     return model.train(model.training)
@@ -79,17 +83,19 @@ def check_dropout(
 )->float: # the same
     "Raises unless `dropout` is a share below 1."
     if isinstance(dropout, (int, float)) and 0 <= dropout < 1: return dropout
-    raise ValueError(f'dropout must be from 0 to below 1; got {dropout!r}. The published sweep tries 0.1 to 0.4')
+    raise ValueError(f'dropout must be from 0 to below 1; got {dropout!r}. '
+                     'The published sweep tries 0.1 to 0.4')
 
 # %% ../nbs/11_transfer.ipynb #6a1663c0
 def small_head(
-    inputs:int=512, # numbers an image from the layers below; 512 for a ResNet-18
+    inputs:int=512, # numbers per image from the layers below; 512 for a ResNet-18
     hidden:int=256, # width of the hidden layer
-    num_classes:int=10, # logits an image
-    dropout:float=0.2, # 0..1: share of hidden numbers that is dropped in training; 0.2 as published
+    num_classes:int=10, # logits per image
+    dropout:float=0.2, # 0..1: share of hidden numbers dropped in training; 0.2 as published
 )->nn.Sequential: # `(B,inputs)` -> logits `(B,num_classes)`
     "A head of two linear layers with dropout between them."
-    return nn.Sequential(nn.Linear(inputs, hidden), nn.ReLU(), nn.Dropout(check_dropout(dropout)), nn.Linear(hidden, num_classes))
+    return nn.Sequential(nn.Linear(inputs, hidden), nn.ReLU(), nn.Dropout(check_dropout(dropout)),
+                         nn.Linear(hidden, num_classes))
 
 # %% ../nbs/11_transfer.ipynb #05815ff3
 def finetune_all(
@@ -120,9 +126,9 @@ def freeze_10(
 
 # %% ../nbs/11_transfer.ipynb #a5a3f9dc
 def mini_dropout(
-    dropout:float=0.3, # 0..1: share of the 512 features that is dropped in training; the published choice after a sweep
-)->TransferResNet:
-    "torchvision's ResNet-18 untrained, with `dropout` before its last layer; for few images 224 pixels wide."
+    dropout:float=0.3, # 0..1: share of the 512 features dropped in training; 0.3 as published
+)->TransferResNet: # 11,181,642 parameters; all train
+    "torchvision's ResNet-18 untrained, with `dropout` before its last layer."
     model = imagenet_resnet18(weights=False)
     model.fc = nn.Sequential(nn.Dropout(check_dropout(dropout)), model.fc)
     return model
@@ -143,6 +149,7 @@ def fit_head(
     labels, head = torch.as_tensor(labels, device=features.device), head.train()
     optimizer, scaler = make_optimizer(head, optimizer, lr), torch.amp.GradScaler(enabled=False)
     for epoch in range(epochs):
-        order = torch.randperm(len(features), generator=step_generator(seed, epoch, 2**31 - 1)).to(features.device)
-        for rows in order.split(batch_size): train_step(head, features[rows], labels[rows], optimizer, scaler)
+        order = torch.randperm(len(features), generator=step_generator(seed, epoch, 2**31 - 1))
+        for rows in order.to(features.device).split(batch_size):
+            train_step(head, features[rows], labels[rows], optimizer, scaler)
     return head.eval()

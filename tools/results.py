@@ -69,6 +69,7 @@ def main(
 ):
     "Train the recipes that have no card yet."
     with plain_errors():
+        if not all(seed.isdigit() for seed in seeds.split()): raise ValueError(f"seeds must be whole numbers, such as '42 43'; got {seeds!r}")
         device, seeds = pick_device(device).type if device == 'auto' else str(pick_device(device)), [int(s) for s in seeds.split()]
         todo = missing_runs(only.split(), seeds, device.split(':')[0], folder)
         print(f'{len(todo)} runs on {device}: {", ".join(f"{n} (seed {s})" for n, s in todo) or "every card is there"}', flush=True)
