@@ -8,8 +8,20 @@ import torch
 
 from cifar_cam.core import run_card
 from cifar_cam.data import load_cifar10, load_sample, normalise
-from cifar_cam.mistakes import (accuracy_over_confidence, choose_mistakes, class_maps, confused_pairs, confusion, fit_temperature,
-                                images_of, metrics, per_class, plot_evidence, prediction_table, reliability)
+from cifar_cam.mistakes import (
+    accuracy_over_confidence,
+    choose_mistakes,
+    class_maps,
+    confused_pairs,
+    confusion,
+    fit_temperature,
+    images_of,
+    metrics,
+    per_class,
+    plot_evidence,
+    prediction_table,
+    reliability,
+)
 from cifar_cam.resnet import load_pretrained
 
 

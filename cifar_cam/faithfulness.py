@@ -13,7 +13,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .gradcam import class_ids, predict, resize_maps, scale_maps
+from .gradcam import resize_maps, scale_maps
+from .hooks import predict
+from .hooks import class_ids
 
 # %% ../nbs/08_faithfulness.ipynb #c6a374a1
 def check_maps(

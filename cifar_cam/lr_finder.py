@@ -22,7 +22,7 @@ import torch
 from torch import nn
 
 from .core import kept_modes, kept_random_state
-from .data import progress_bar
+from .core import progress_bar
 
 with warnings.catch_warnings(): # it warns of its own progress bar
     warnings.simplefilter('ignore')

@@ -30,7 +30,9 @@ from torch import Tensor, nn
 
 from .core import kept_modes, load_tensors, progress_bar, result_file, show_images
 from .data import CLASSES, class_index, normalise
-from .gradcam import METHODS, default_layer, overlay, resize_maps
+from .cam_methods import METHODS
+from .gradcam import overlay, resize_maps
+from .hooks import default_layer
 from .train import pick_precision
 
 # %% ../nbs/09_mistakes.ipynb #15faae13

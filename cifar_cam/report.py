@@ -30,7 +30,9 @@ import torch
 
 from .core import (Run, atomic_path, finish_run, load_tensors, new_run, plain_errors, read_card, read_run, run_card,
                             save_tensors)
-from .data import CLASSES, cache_folder, load_cifar10, load_sample, normalise, sample_indices, split_train_valid
+from .data import (
+    CLASSES, load_cifar10, load_sample, normalise, sample_indices, split_train_valid)
+from .download import cache_folder
 from .gradcam import overlay
 from .mistakes import (accuracy_over_confidence, calibration_error, check_labelled, choose_mistakes, class_maps,
                                 confused_pairs, confusion, doubtful_labels, error_left, fingerprint, fit_temperature, image_features, images_of,

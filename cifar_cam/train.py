@@ -41,7 +41,8 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from .augment import batch_pipeline, evaluation_pipeline, step_generator
 from .core import (
     choice_error, kept_modes, load_tensors, pick_device, processor_facts, save_tensors)
-from .data import check_images, check_labels, normalise, progress_bar
+from .core import progress_bar
+from .data import check_images, check_labels, normalise
 
 # %% ../nbs/05_train.ipynb #6fc78f4b
 def pick_precision(

@@ -9,8 +9,18 @@ import torch
 from torch.utils.data import DataLoader, Subset
 
 from cifar_cam.augment import (
-    PIPELINES, AugmentedImages, CoarseDropout, CutOut, RandomCrop, Rotate, albumentations_batch, albumentations_pipeline,
-    batch_pipeline, import_albumentations, seed_worker, step_generator,
+    PIPELINES,
+    AugmentedImages,
+    CoarseDropout,
+    CutOut,
+    RandomCrop,
+    Rotate,
+    albumentations_batch,
+    albumentations_pipeline,
+    batch_pipeline,
+    import_albumentations,
+    seed_worker,
+    step_generator,
 )
 from cifar_cam.data import STD, load_sample
 

@@ -7,7 +7,6 @@ import socket
 import subprocess
 import sys
 import time
-
 import types
 
 import numpy as np
@@ -16,7 +15,8 @@ import torch
 from torch import nn
 
 from cifar_cam.data import load_sample, sample_indices
-from cifar_cam.gradcam import explorer, predict
+from cifar_cam.explorers import explorer
+from cifar_cam.gradcam import predict
 from cifar_cam.mistakes import mark_doubtful, mistake_explorer, prediction_table
 from cifar_cam.resnet import load_pretrained
 
@@ -28,7 +28,7 @@ in_browser = pytest.mark.skipif(bool(MISSING) or not (CHROMIUM and CHROMEDRIVER)
 
 MAPS = '''
 from cifar_cam.data import CLASSES, load_sample, normalise
-from cifar_cam.gradcam import explorer
+from cifar_cam.explorers import explorer
 from cifar_cam.resnet import resnet18
 import torch
 torch.manual_seed(0)

@@ -5,7 +5,8 @@ import torch
 from torch.testing import assert_close
 
 from cifar_cam.faithfulness import agreement, area, brightest, confidence, confidence_change, deletion, fill_linear, insertion, pixel_order, randomised, road
-from cifar_cam.gradcam import grad_cam, predict, resize_maps, scale_maps
+from cifar_cam.gradcam import grad_cam, resize_maps, scale_maps
+from cifar_cam.hooks import predict
 from cifar_cam.resnet import resnet18
 
 

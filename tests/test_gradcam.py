@@ -14,9 +14,11 @@ import torchvision.models as zoo
 from torch import nn
 from torch.testing import assert_close
 
-from cifar_cam import gradcam
-from cifar_cam.gradcam import (METHODS, ClassDifference, default_layer, explorer_layers, fuse_layers, grad_cam, predict, resize_maps, scale_maps,
-                               tokens_to_maps)
+from cifar_cam import cam_methods, explorers, gradcam, hooks
+from cifar_cam.cam_methods import METHODS, fuse_layers
+from cifar_cam.explorers import explorer_layers
+from cifar_cam.gradcam import grad_cam, resize_maps, scale_maps
+from cifar_cam.hooks import ClassDifference, default_layer, predict, tokens_to_maps
 from cifar_cam.resnet import resnet18
 
 pgc = pytest.importorskip('pytorch_grad_cam', reason='pytorch-grad-cam is not installed')
@@ -129,12 +131,12 @@ def test_grad_cam_equals_pytorch_grad_cam_on_the_layernorm_network_at_every_stag
 
 def test_eigen_cam_equals_pytorch_grad_cam_up_to_the_sign_that_the_rival_leaves_to_chance(case):
     kind, model, layer, x, reshape = case
-    mine = shown(gradcam.eigen_cam(model, layer, x, reshape=reshape)[0], (32, 32))
-    with torch.no_grad(), gradcam.captured(model.get_submodule(layer), gradients=False) as kept: model(x)
-    raw = torch.tensor(pgc.utils.svd_on_activations.get_2d_projection(gradcam.as_maps(kept[0], reshape).numpy()))
+    mine = shown(cam_methods.eigen_cam(model, layer, x, reshape=reshape)[0], (32, 32))
+    with torch.no_grad(), hooks.record_output(model.get_submodule(layer), gradients=False) as kept: model(x)
+    raw = torch.tensor(pgc.utils.svd_on_activations.get_2d_projection(hooks.as_maps(kept[0], reshape).numpy()))
     both = torch.stack([shown(sign * raw.clamp(min=0) if sign > 0 else (-raw).clamp(min=0), (32, 32)) for sign in (1, -1)])
     assert float((both - mine).abs().amax((2, 3)).amin(0).max()) < 1e-5, kind  # one of the two signs, image by image
-    assert (gradcam.eigen_cam(model, layer, x, reshape=reshape)[0].amax((1, 2)) >= (raw.abs().amax((1, 2)) * .9999)).all()
+    assert (cam_methods.eigen_cam(model, layer, x, reshape=reshape)[0].amax((1, 2)) >= (raw.abs().amax((1, 2)) * .9999)).all()
 
 
 @pytest.fixture
@@ -153,7 +155,7 @@ def one_each(ids): return [lambda row, i=i: row[i] for i in ids]
 
 def test_score_cam_equals_pytorch_grad_cam_on_every_kind_of_network(positive):
     kind, model, layer, x, reshape = positive
-    found = gradcam.score_cam(model, layer, x, [1, 3], reshape=reshape)[0]
+    found = cam_methods.score_cam(model, layer, x, [1, 3], reshape=reshape)[0]
     theirs = rival_maps(pgc.ScoreCAM, model, layer, x, one_each([1, 3]), reshape)
     assert float(found.max()) > 0 and float((shown(found, (32, 32)) - theirs).abs().max()) < 1e-5, kind
 
@@ -175,7 +177,7 @@ class Zeroed(pgc.ablation_layer.AblationLayer):
 def test_ablation_cam_equals_pytorch_grad_cam_on_every_kind_of_network(positive):
     kind, model, layer, x, reshape = positive
     target = one_each([1, 3])
-    found = gradcam.ablation_cam(model, layer, x, [1, 3], reshape=reshape)[0]
+    found = cam_methods.ablation_cam(model, layer, x, [1, 3], reshape=reshape)[0]
     theirs = rival_maps(pgc.AblationCAM, model, layer, x, target, reshape, ablation_layer=Zeroed(reshape is not None))
     assert float(found.max()) > 0 and float((shown(found, (32, 32)) - theirs).abs().max()) < 1e-5, kind
     if kind in ('ResNet', 'VGG'):  # elsewhere the layer does not end in a ReLU, and the rival as it is subtracts ten million
@@ -187,9 +189,9 @@ def test_ablation_cam_runs_where_a_skip_connection_concatenates():
     torch.manual_seed(0)
     model, x = settle(ZOO['DenseNet'][0]()), torch.randn(2, 3, 32, 32)
     layer = 'features.denseblock2.denselayer1'
-    maps, logits = gradcam.ablation_cam(model, layer, x, 1)
+    maps, logits = cam_methods.ablation_cam(model, layer, x, 1)
     score = logits[:, 1]
-    with torch.no_grad(), gradcam.captured(model.get_submodule(layer), gradients=False) as kept: model(x)
+    with torch.no_grad(), hooks.record_output(model.get_submodule(layer), gradients=False) as kept: model(x)
     A, drops = kept[0], []
     for k in range(A.shape[1]):  # the slow way: one hook, one channel, one pass
         def off(module, args, out, k=k): return out * (torch.arange(out.shape[1]) != k)[:, None, None]
@@ -202,9 +204,9 @@ def test_ablation_cam_runs_where_a_skip_connection_concatenates():
 @pytest.mark.parametrize('reshape', [lambda t: t, lambda t: t[:, :, 1:-1]], ids=['the same', 'a part of it'])
 def test_ablation_cam_switches_off_the_channels_that_reshape_says(awkward, reshape):
     model, x = awkward
-    assert_close(gradcam.ablation_cam(model, 'conv2', x, 1, reshape=reshape)[0], reshape(gradcam.ablation_cam(model, 'conv2', x, 1)[0][:, None])[:, 0])
+    assert_close(cam_methods.ablation_cam(model, 'conv2', x, 1, reshape=reshape)[0], reshape(cam_methods.ablation_cam(model, 'conv2', x, 1)[0][:, None])[:, 0])
     with pytest.raises(ValueError, match='reshape must lay whole channels of the output'):
-        gradcam.ablation_cam(model, 'conv2', x, 1, reshape=lambda t: t - t.mean())
+        cam_methods.ablation_cam(model, 'conv2', x, 1, reshape=lambda t: t - t.mean())
 
 
 class SharedReLU(nn.Module):
@@ -250,8 +252,8 @@ def test_images_of_one_batch_keep_their_own_skip_connection():
     torch.manual_seed(0)
     model, x = Skip().eval(), torch.randn(3, 3, 8, 8)
     for channels in (1, 2, 5):
-        wanted = torch.cat([gradcam.ablation_cam(model, 'b', x[i:i+1], 2, channels=channels)[0] for i in range(3)])
-        assert_close(gradcam.ablation_cam(model, 'b', x, 2, channels=channels)[0], wanted)
+        wanted = torch.cat([cam_methods.ablation_cam(model, 'b', x[i:i+1], 2, channels=channels)[0] for i in range(3)])
+        assert_close(cam_methods.ablation_cam(model, 'b', x, 2, channels=channels)[0], wanted)
 
 
 def same(mine, theirs):
@@ -263,10 +265,10 @@ def same(mine, theirs):
 def test_saliency_and_integrated_gradients_equal_captum_on_every_kind_of_network(case):
     kind, model, _, x, _ = case
     ids = torch.tensor([1, 4, 2])
-    same(gradcam.saliency(model, None, x, ids, signed=True)[0], captum.Saliency(model).attribute(x.clone(), ids, abs=False))
+    same(cam_methods.saliency(model, None, x, ids, signed=True)[0], captum.Saliency(model).attribute(x.clone(), ids, abs=False))
     start = x.roll(1, 0)  # another image for each image
     for baseline in (0., start):
-        mine = gradcam.integrated_gradients(model, None, x, ids, 2, signed=True, steps=6, baseline=baseline)[0]
+        mine = cam_methods.integrated_gradients(model, None, x, ids, 2, signed=True, steps=6, baseline=baseline)[0]
         same(mine, captum.IntegratedGradients(model).attribute(x.clone(), baseline, ids, n_steps=6, method='riemann_middle'))
 
 
@@ -278,9 +280,9 @@ def test_guided_methods_equal_captum(name):
     model, x, ids = settle(make()), torch.randn(2, 3, 32, 32), torch.tensor([1, 3])
     for module in model.modules():
         if isinstance(module, nn.ReLU): module.inplace = False  # captum's guided backpropagation fails on in-place ReLUs
-    same(gradcam.guided_backprop(model, None, x, ids, signed=True)[0], captum.GuidedBackprop(model).attribute(x.clone(), ids))
+    same(cam_methods.guided_backprop(model, None, x, ids, signed=True)[0], captum.GuidedBackprop(model).attribute(x.clone(), ids))
     theirs = captum.GuidedGradCam(model, model.get_submodule(layer)).attribute(x.clone(), ids, interpolate_mode='bilinear')
-    same(gradcam.guided_grad_cam(model, layer, x, ids, signed=True)[0], theirs)
+    same(cam_methods.guided_grad_cam(model, layer, x, ids, signed=True)[0], theirs)
 
 
 def test_guided_backpropagation_sees_functional_relus_that_swapped_modules_miss():
@@ -299,12 +301,12 @@ def test_guided_backpropagation_sees_functional_relus_that_swapped_modules_miss(
     for way in ways:
         model._modules.pop('relu', None)
         model.relu = way
-        assert_close(gradcam.guided_backprop(model, None, x, 1, signed=True)[0], wanted)
+        assert_close(cam_methods.guided_backprop(model, None, x, 1, signed=True)[0], wanted)
 
 
 def test_smooth_grad_without_noise_is_saliency():
     model, x = settle(small_vgg()), torch.randn(2, 3, 32, 32)
-    assert_close(gradcam.smooth_grad(model, None, x, samples=2, noise=0.)[0], gradcam.saliency(model, None, x)[0])
+    assert_close(cam_methods.smooth_grad(model, None, x, samples=2, noise=0.)[0], cam_methods.saliency(model, None, x)[0])
 
 
 def test_an_in_place_relu_after_the_layer_changes_nothing():
@@ -361,7 +363,7 @@ def traces(model, x):
         'flags': (torch.is_grad_enabled(), torch.is_inference_mode_enabled(), torch.is_autocast_cache_enabled(), torch.is_autocast_enabled('cpu')),
         'random': (torch.get_rng_state(), np.random.get_state()[1].tolist(), random.getstate()),
         'function modes': len(torch.overrides._get_current_function_mode_stack()),
-        'calls inside': [gradcam._mode_users.get(id(m), [0])[0] for m in model.modules()],
+        'calls inside': [hooks._mode_users.get(id(m), [0])[0] for m in model.modules()],
     }
 
 
@@ -453,9 +455,9 @@ def test_a_model_and_a_part_of_it_may_be_explained_at_the_same_time(awkward):
     model, _ = awkward
     whole = nn.Sequential(model, nn.Dropout(.5)).train()
     found = [m.training for m in whole.modules()]
-    def counts(): return [gradcam._mode_users.get(id(m), [0])[0] for m in whole.modules()]  # of this test's modules: others may be at work
+    def counts(): return [hooks._mode_users.get(id(m), [0])[0] for m in whole.modules()]  # of this test's modules: others may be at work
     with contextlib.ExitStack() as all_of_it:
-        with gradcam.evaluating(model): all_of_it.enter_context(gradcam.evaluating(whole))
+        with hooks.evaluating(model): all_of_it.enter_context(hooks.evaluating(whole))
         assert not any(m.training for m in whole.modules())
         assert counts() == [1] * len(found)
     assert [m.training for m in whole.modules()] == found
@@ -548,7 +550,7 @@ def test_a_compiled_model_is_explained_as_plain_python_and_the_compiler_is_left_
             with pytest.raises(ZeroDivisionError): grad_cam(model, 'features.9', x, lambda logits: 1 / 0)
             with ThreadPoolExecutor(3) as pool:
                 for maps, _ in pool.map(lambda _: grad_cam(model, 'features.9', x), range(9)): assert_close(maps, wanted[0])
-            assert torch._dynamo.eval_frame._stance.stance == stance and not gradcam._eager_users
+            assert torch._dynamo.eval_frame._stance.stance == stance and not hooks._eager_users
     with torch.no_grad(): assert_close(model(x), before)  # still compiled, still right
 
 
@@ -572,7 +574,7 @@ def test_a_quantised_head_has_no_gradient_path_and_methods_without_gradients_sti
         try: small = quantization.quantize_dynamic(model, {nn.Linear})
         except RuntimeError as error: pytest.skip(f'no quantised engine here: {error}')
         with pytest.raises(ValueError, match='layer must have a gradient path'): grad_cam(small, 'conv2', x)
-        assert gradcam.score_cam(small, 'conv2', x)[0].shape == (3, 8, 8)
+        assert cam_methods.score_cam(small, 'conv2', x)[0].shape == (3, 8, 8)
 
 
 def test_a_quantised_layer_is_refused():
@@ -653,9 +655,9 @@ def test_wrong_options_are_named(awkward, name, wrong, message):
 def test_a_baseline_is_cut_with_its_images(awkward, size):
     model, x = awkward
     start = torch.randn(3, 3, 8, 8)
-    wanted = torch.cat([gradcam.integrated_gradients(model, None, x[i:i+1], 1, steps=3, baseline=start[i:i+1])[0] for i in range(3)])
-    assert_close(gradcam.integrated_gradients(model, None, x, 1, size, steps=3, baseline=start)[0], wanted)
-    assert gradcam.integrated_gradients(model, None, x[:0], [], size, steps=3, baseline=start[:0])[0].shape == (0, 8, 8)
+    wanted = torch.cat([cam_methods.integrated_gradients(model, None, x[i:i+1], 1, steps=3, baseline=start[i:i+1])[0] for i in range(3)])
+    assert_close(cam_methods.integrated_gradients(model, None, x, 1, size, steps=3, baseline=start)[0], wanted)
+    assert cam_methods.integrated_gradients(model, None, x[:0], [], size, steps=3, baseline=start[:0])[0].shape == (0, 8, 8)
 
 
 @pytest.mark.parametrize('kind, name, end', [
@@ -673,13 +675,13 @@ def test_the_default_layer_is_the_deepest_map_before_the_pooling(kind, name, end
     assert default_layer(model, x) == name
     pooled = []  # what the pooling was given
     if end: model.get_submodule(end).register_forward_pre_hook(lambda module, args: pooled.append(args[0].detach()))
-    with gradcam.captured(model.get_submodule(name), gradients=False) as kept, torch.no_grad(): model(x)
+    with hooks.record_output(model.get_submodule(name), gradients=False) as kept, torch.no_grad(): model(x)
     assert kept[0].shape[2:] == (7, 7)
     if end: assert_close(pooled[0], kept[0])
     else:  # a DenseNet pools in a function, after a ReLU
         assert_close(model.classifier(kept[0].relu().mean((2, 3))).detach(), predict(model, x))
     assert len(explorer_layers(model, x)) > 3  # finer ones too
-    assert gradcam.eigen_cam(model, None, x)[0].shape == (1, 7, 7)
+    assert cam_methods.eigen_cam(model, None, x)[0].shape == (1, 7, 7)
 
 
 def test_what_stands_in_the_way_is_named(awkward):
@@ -710,7 +712,7 @@ def test_the_explorer_offers_layers_that_exist_and_says_what_goes_wrong():
     model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.Tanh(), nn.Conv2d(4, 6, 3), nn.Tanh(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(6, 3)).eval()
     images, names = np.random.default_rng(0).integers(0, 256, (4, 12, 12, 3), dtype=np.uint8), ['a', 'b', 'c']
     x = torch.tensor(images).permute(0, 3, 1, 2) / 255.
-    box = gradcam.explorer(model, images, [0, 1, 2, 0], x, names)
+    box = explorers.explorer(model, images, [0, 1, 2, 0], x, names)
     controls = {w.description: w for row in box.children for w in row.children if getattr(w, 'description', '')}
     note, view = box.children[3].children[0], box.children[4].children[0]
     assert controls['layer'].options == ('3', '0', '1', '2')  # the default first; the pooled 1x1 map is left out
@@ -727,10 +729,10 @@ def test_the_explorer_offers_layers_that_exist_and_says_what_goes_wrong():
                                             ('Grad-CAM', 'Grad-CAM at drop for b')])
 def test_the_picture_says_how_it_was_made(awkward, monkeypatch, method, wanted):
     model, x = awkward
-    titles, draw = [], gradcam.draw_explanation
+    titles, draw = [], explorers.draw_explanation
     def note(image, grid, chances, classes, title, true_class):
         titles.append(title)
         return draw(image, grid, chances, classes, title, true_class)
     monkeypatch.setattr(gradcam, 'draw_explanation', note)
-    gradcam.explorer_png(model, np.zeros((8, 8, 3), np.uint8), x[0], 0, 'abcd', method, 'conv2' if method == 'Score-CAM' else None, 1)
+    explorers.explorer_png(model, np.zeros((8, 8, 3), np.uint8), x[0], 0, 'abcd', method, 'conv2' if method == 'Score-CAM' else None, 1)
     assert wanted in titles[0]

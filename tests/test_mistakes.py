@@ -11,11 +11,42 @@ from sklearn.metrics import accuracy_score, confusion_matrix, log_loss, precisio
 
 from cifar_cam.core import save_tensors
 from cifar_cam.data import CLASSES, load_sample, sample_indices
-from cifar_cam.mistakes import (calibration_error, choose_mistakes, class_maps, confused_pairs, confusion, doubtful_labels,
-                                error_left, filter_mistakes, fingerprint, fit_temperature, foreground, hide_region, hiding_effect,
-                                image_features, look_alikes, mark_doubtful, metrics, mistake_explorer, mistake_groups, mistake_view,
-                                nearest_training, network_agreement, per_class, pixel_match, plot_gallery, prediction_table, reliability,
-                                saved_analysis, second_network, share_difference, share_inside, table_from_logits, top_k, wilson_interval)
+from cifar_cam.mistakes import (
+    calibration_error,
+    choose_mistakes,
+    class_maps,
+    confused_pairs,
+    confusion,
+    doubtful_labels,
+    error_left,
+    filter_mistakes,
+    fingerprint,
+    fit_temperature,
+    foreground,
+    hide_region,
+    hiding_effect,
+    image_features,
+    look_alikes,
+    mark_doubtful,
+    metrics,
+    mistake_explorer,
+    mistake_groups,
+    mistake_view,
+    nearest_training,
+    network_agreement,
+    per_class,
+    pixel_match,
+    plot_gallery,
+    prediction_table,
+    reliability,
+    saved_analysis,
+    second_network,
+    share_difference,
+    share_inside,
+    table_from_logits,
+    top_k,
+    wilson_interval,
+)
 from cifar_cam.resnet import load_pretrained, pretrained_path, resnet18
 
 needs_weights = pytest.mark.skipif(not pretrained_path().is_file(), reason='no embedded weights')

@@ -15,8 +15,21 @@ import cifar_cam.report
 from cifar_cam.core import finish_run, new_run, read_run
 from cifar_cam.data import load_sample, sample_indices, split_train_valid
 from cifar_cam.recipes import find_recipe, recipe_data, run_recipe, train_command
-from cifar_cam.report import (axis_ticks, class_comparison, demo_command, demo_run, held_back, kept_predictions, keep_predictions,
-                              report_command, report_data, run_names, svg_lines, write_comparison, write_report)
+from cifar_cam.report import (
+    axis_ticks,
+    class_comparison,
+    demo_command,
+    demo_run,
+    held_back,
+    keep_predictions,
+    kept_predictions,
+    report_command,
+    report_data,
+    run_names,
+    svg_lines,
+    write_comparison,
+    write_report,
+)
 from cifar_cam.resnet import david_resnet, load_pretrained, pretrained_path, resnet18
 
 chromium = shutil.which('chromium') or shutil.which('chromium-browser') or shutil.which('google-chrome')
