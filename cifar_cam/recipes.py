@@ -4,10 +4,11 @@
 
 # %% auto #0
 __all__ = ['MODELS', 'DAVIDNET_RATES', 'TRANSFER', 'SPAN', 'RECIPES', 'Recipe', 'make_model', 'find_recipe', 'epoch_sizes',
-           'recipe_data', 'run_recipe', 'epoch_line', 'train_command', 'keep_result', 'results_table']
+           'recipe_data', 'run_recipe', 'train_recipe', 'epoch_line', 'train_command', 'keep_result', 'results_table']
 
 # %% ../nbs/09_recipes.ipynb #318c8095
 import json
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass, field, fields, replace
 from difflib import get_close_matches
 from pathlib import Path
@@ -15,16 +16,19 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import torch
-from fastcore.script import call_parse, store_true
+from fastcore.script import store_true
 from torch import nn
 
 from .augment import find_pipeline
-from .core import atomic_path, finish_run, new_run, plain_errors, read_run, results_folder, run_card, seed_everything
+from .core import (
+    atomic_path, command, finish_run, new_run, plain_errors, read_run, results_folder, run_card,
+    seed_everything)
 from .data import load_cifar10, load_sample, split_train_valid
 from .resnet import david_resnet, resnet18
 from .transfer import finetune_all, freeze_6, freeze_10, imagenet_resnet18, mini_dropout
 from .train import (
-    OPTIMIZERS, Batches, evaluate, fit, join_processes, make_optimizer, make_schedule, plain_pipeline, tensorboard_log)
+    OPTIMIZERS, Batches, evaluate, fit, hold_run, join_processes,
+    make_optimizer, make_schedule, pick_precision, plain_pipeline, tensorboard_log, what_is_kept)
 
 # %% ../nbs/09_recipes.ipynb #a1b50004
 @dataclass(frozen=True)
@@ -206,29 +210,55 @@ def run_recipe(
     progress:bool=True, # show a bar
 )->dict: # the run card, with test loss and accuracy
     "Train `recipe`, test it once, and write the run folder; started again after a kill, it goes on."
-    if (run/'run.json').exists(): raise ValueError(f'run {run} is finished already. Give another name with --run, or remove that folder')
     place, rank, world = join_processes(device)
+    with hold_run(run) if rank == 0 else nullcontext():  # one process writes files
+        if (run/'run.json').exists():
+            raise ValueError(f'run {run} is finished already. Give another name with --run, '
+                             'or remove that folder')
+        checkpoint = run/'checkpoint.safetensors'
+        model, history, card = train_recipe(
+            recipe, checkpoint, data, seed, (place, rank, world),
+            precision=precision, minutes=minutes, on_epoch=on_epoch, progress=progress)
+        if rank == 0:
+            finish_run(run, model.state_dict(), history, card)
+            checkpoint.unlink(missing_ok=True)
+    return card
+
+# %% ../nbs/09_recipes.ipynb #e8c63389
+def train_recipe(
+    recipe:Recipe, # from `find_recipe`
+    checkpoint:Path, # where the state is kept while it trains
+    data:dict, # from `recipe_data`
+    seed:int, # weights, order of the images, augmentation
+    processes:tuple, # from `join_processes`
+    **options, # of `fit`: precision, minutes, on_epoch, progress
+)->tuple[nn.Module,pd.DataFrame,dict]: # the network, its history and its card
+    "Train `recipe` and test it once; a second start must have the same recipe."
+    place, rank, world = processes
     seed_everything(seed)
     model = make_model(recipe.model).to(place)
     train = Batches(*data['train'], recipe.batch_size, recipe.pipeline, seed, place, rank, world)
-    optimizer = make_optimizer(model, recipe.optimizer, recipe.lr, recipe.weight_decay, recipe.spare_norms, recipe.momentum)
+    optimizer = make_optimizer(model, recipe.optimizer, recipe.lr, recipe.weight_decay,
+                               recipe.spare_norms, recipe.momentum)
     schedule = recipe_schedule(recipe, optimizer, len(train))
     valid = tuple(part[:recipe.watched] for part in data['valid'])
-    prepare = plain_pipeline(recipe.pipeline)
-    card = run_card(place, seed=seed, processes=world, recipe=asdict(recipe))
-    history = fit(model, train, valid, optimizer, recipe.epochs, schedule, run/'checkpoint.safetensors', precision=precision,
-                  label_smoothing=recipe.label_smoothing, sizes=epoch_sizes(recipe), ema=recipe.ema, prepare=prepare,
-                  minutes=minutes, on_epoch=on_epoch, progress=progress)
+    prepare, precision = plain_pipeline(recipe.pipeline), options['precision']
+    card = run_card(place, seed=seed, processes=world, recipe=asdict(recipe),
+                    precision=str(pick_precision(place, precision)).removeprefix('torch.'))
+    words = ('name', 'published', 'note')  # what decides nothing
+    identity = {'recipe': recipe.name} | {k: v for k, v in asdict(recipe).items() if k not in words}
+    history = fit(model, train, valid, optimizer, recipe.epochs, schedule, checkpoint,
+                  label_smoothing=recipe.label_smoothing, sizes=epoch_sizes(recipe), ema=recipe.ema,
+                  prepare=prepare, identity=identity, **options)
     test = evaluate(model, *data['test'], precision=precision, prepare=prepare)
-    held = len(data['valid'][1]) if recipe.valid else 0
-    card.update(split=f"{len(data['train'][1]):,} train / {held:,} held back", step_minutes=round(step_minutes(history, len(train)), 2),
-                train_images=len(data['train'][1]), valid_images=len(valid[1]) if recipe.valid else 0, valid_accuracy=history.valid_accuracy.iloc[-1],
-                test_images=test['images'], test_loss=test['loss'], test_accuracy=test['accuracy'],
+    held, number = (len(data['valid'][1]) if recipe.valid else 0), len(data['train'][1])
+    card.update(split=f'{number:,} train / {held:,} held back',
+                step_minutes=round(step_minutes(history, len(train)), 2), train_images=number,
+                valid_images=len(valid[1]) if recipe.valid else 0,
+                valid_accuracy=history.valid_accuracy.iloc[-1], test_images=test['images'],
+                test_loss=test['loss'], test_accuracy=test['accuracy'],
                 seconds=round(history.seconds.sum(), 1), steps=len(train)*recipe.epochs)
-    if rank == 0:
-        finish_run(run, model.state_dict(), history, card)
-        (run/'checkpoint.safetensors').unlink(missing_ok=True)
-    return card
+    return model, history, card
 
 # %% ../nbs/09_recipes.ipynb #1430e901
 def epoch_line(
@@ -240,12 +270,12 @@ def epoch_line(
             f'valid loss {row.valid_loss:.3f}, accuracy {row.valid_accuracy:.3f}; {row["size"]:.0f} px, {row.seconds:.0f} s')
 
 # %% ../nbs/09_recipes.ipynb #8ab5ff4c
-@call_parse
+@command
 def train_command(
     name:str, # recipe, such as layernorm-fast or layernorm-plateau; a wrong name lists its neighbours
     epochs:int=None, # length of the run; the recipe's own if not given
     images:int=None, # training images to use; all that are not held back if not given
-    valid:int=None, # training images held back for validation; the recipe's own if not given; 0 trains on all 50,000
+    valid:int=None, # training images held back; the recipe's own if not given; 0 trains on all 50,000
     lr:float=None, # learning rate
     batch_size:int=None, # images a step
     seed:int=42, # weights, order and augmentation
@@ -260,11 +290,14 @@ def train_command(
     "Train a recipe on CIFAR-10 and write a run folder; the same command goes on after a kill."
     torch.set_flush_denormal(True)
     with plain_errors():
-        recipe = find_recipe(name, epochs=epochs, lr=lr, batch_size=batch_size, images=images, valid=valid)
+        changes = dict(epochs=epochs, lr=lr, batch_size=batch_size, images=images, valid=valid)
+        recipe = find_recipe(name, **changes)
         folder = new_run(run or name, root)
+    with plain_errors(lambda: what_is_kept(folder)):
         watchers = [lambda history: print(epoch_line(history), flush=True)]
         if tensorboard: watchers.append(tensorboard_log(folder/'tensorboard'))
-        card = run_recipe(recipe, folder, recipe_data(recipe.images, sample, seed, valid=recipe.valid), seed, device, precision, minutes, watchers)
+        data = recipe_data(recipe.images, sample, seed, valid=recipe.valid)
+        card = run_recipe(recipe, folder, data, seed, device, precision, minutes, watchers)
         print(f"test accuracy {card['test_accuracy']:.2%} on {card['test_images']:,} images ({card['split']}) "
               f"after {card['seconds']:,.0f} s ({card['hardware']}); see {folder}")
 
