@@ -4,10 +4,10 @@
 
 # %% auto #0
 __all__ = ['POLAR_ROUNDS', 'OPTIMIZERS', 'SCHEDULES', 'pick_precision', 'train_step', 'check_number', 'Batches', 'resize',
-           'predict', 'evaluate', 'orthogonalise', 'Muon', 'make_optimizer', 'check_optimizer', 'points_factor',
-           'check_points', 'make_schedule', 'check_schedule', 'schedule_rates', 'take_tensors', 'put_tensors',
-           'fingerprint', 'run_identity', 'list_changes', 'State', 'save_checkpoint', 'load_checkpoint', 'fill_state',
-           'train_epoch', 'show_progress', 'slower', 'plain_pipeline', 'make_average', 'fit', 'check_fit',
+           'predict', 'evaluate', 'product_type', 'orthogonalise', 'Muon', 'make_optimizer', 'check_optimizer',
+           'points_factor', 'check_points', 'make_schedule', 'check_schedule', 'schedule_rates', 'take_tensors',
+           'put_tensors', 'fingerprint', 'run_identity', 'list_changes', 'State', 'save_checkpoint', 'load_checkpoint',
+           'fill_state', 'train_epoch', 'show_progress', 'slower', 'plain_pipeline', 'make_average', 'fit', 'check_fit',
            'finish_epoch', 'plot_history', 'hold_run', 'what_is_kept', 'join_processes', 'live_curve',
            'tensorboard_log', 'minutes_to']
 
@@ -24,7 +24,7 @@ from collections.abc import Callable
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import datetime
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 
 import numpy as np
@@ -84,7 +84,7 @@ def train_step(
     scaler.update()
     return total, logits.detach()
 
-# %% ../nbs/05_train.ipynb #177d4970
+# %% ../nbs/05_train.ipynb #cce9d084
 def check_number(
     name:str, # of the option
     value, # what was given for it
@@ -195,11 +195,19 @@ POLAR_ROUNDS = (
     (8.0934, -23.6204, 17.4462), (3.6366, -2.7219, 0.5365), (2.6613, -1.9772, 0.4526))
 
 # %% ../nbs/05_train.ipynb #30adb7d6
+@cache
+def product_type(
+    device:torch.device, # where the matrices are
+)->torch.dtype:
+    "The type for products of matrices: bfloat16 where the hardware has it, else float32."
+    short = pick_precision(device) == torch.bfloat16
+    return torch.bfloat16 if short else torch.float32
+
 def orthogonalise(
     gradient:Tensor, # `(rows, columns)`
 )->Tensor: # the same shape, float32; singular values near 1
     "Nearly `U @ V.T` of `gradient = U @ diag(S) @ V.T`, by matrix products (Amsel et al. 2025)."
-    x = gradient.bfloat16()
+    x = gradient.to(product_type(gradient.device))
     if wide := len(x) > x.shape[1]: x = x.T
     x = x / (1.01*x.norm() + 1e-7) # all singular values are now below 1
     for a, b, c in POLAR_ROUNDS:
@@ -251,7 +259,7 @@ def make_optimizer(
     if name == 'sgd': return torch.optim.SGD(momentum=momentum, nesterov=momentum > 0, **options)
     return (torch.optim.Adam if name == 'adam' else torch.optim.AdamW)(**options)
 
-# %% ../nbs/05_train.ipynb #63886b14
+# %% ../nbs/05_train.ipynb #fde0501c
 def check_optimizer(model, name, lr, weight_decay, momentum):
     "The trainable parameters of `model`; an error if the options of `make_optimizer` cannot be."
     if name not in OPTIMIZERS: raise choice_error('optimizer', name, OPTIMIZERS)
@@ -310,7 +318,7 @@ def make_schedule(
     points = options.get('points', tent)
     return by_factor(lambda step: points_factor(points, (step + 0.5)/total))
 
-# %% ../nbs/05_train.ipynb #60be835d
+# %% ../nbs/05_train.ipynb #1090ca74
 def check_schedule(name, epochs, options):
     "Refuse a name, a length or options of `make_schedule` that cannot be."
     if name not in SCHEDULES: raise choice_error('schedule', name, SCHEDULES)
@@ -371,7 +379,7 @@ def put_tensors(
     if 'tuple' in value: return tuple(put_tensors(v, tensors) for v in value['tuple'])
     return {k: put_tensors(v, tensors) for k, v in value['dict']}
 
-# %% ../nbs/05_train.ipynb #82783eef
+# %% ../nbs/05_train.ipynb #cfa12205
 def fingerprint(
     images, # uint8 `(N,32,32,3)`, array or tensor
     labels, # classes `(N,)`
@@ -383,14 +391,14 @@ def fingerprint(
         digits.update(np.ascontiguousarray(values, dtype=kind))
     return f'{len(labels):,} images, {digits.hexdigest()}'
 
-# %% ../nbs/05_train.ipynb #4615e172
+# %% ../nbs/05_train.ipynb #8d477a63
 def run_identity(
     model:nn.Module, # before its first step
     train:Batches, # the training images
     valid:tuple, # images and labels for validation
     optimizer:torch.optim.Optimizer, # before its first step
     schedule:lr_scheduler.LRScheduler, # of `optimizer`
-    **options, # whatever else decides the result; these names go first
+    options:dict, # whatever else decides the result; its names go before those seen here
 )->dict: # plain values
     "What decides the result of a run: one that goes on from a checkpoint must have the same."
     groups = optimizer.param_groups
@@ -406,7 +414,7 @@ def run_identity(
     if any(isinstance(m, mixing) for m in model.modules()): found['processes'] = train.world
     return json.loads(json.dumps(found | options, default=str))  # tuples become lists, as in a file
 
-# %% ../nbs/05_train.ipynb #84456845
+# %% ../nbs/05_train.ipynb #e6eea59a
 def list_changes(
     before:dict, # plain values, nested or not
     now:dict, # the same, later
@@ -482,7 +490,7 @@ def load_checkpoint(
                          f'is none ({type(error).__name__}: {error}). Remove it {way_out}') from None
     return state
 
-# %% ../nbs/05_train.ipynb #4a2f363c
+# %% ../nbs/05_train.ipynb #872bfa0a
 def fill_state(
     state:State, # changed in place
     value:dict, # what a checkpoint holds
@@ -542,7 +550,7 @@ def train_epoch(
     bar.close()
     return times
 
-# %% ../nbs/05_train.ipynb #cd13a5c1
+# %% ../nbs/05_train.ipynb #14803b5b
 def show_progress(bar, sums, lr, speed):
     "One step on in the progress bar."
     loss, accuracy = (f'{sums[name]/sums["images"]:.3f}' for name in ('loss', 'correct'))
@@ -605,7 +613,7 @@ def fit(
     if checkpoint:
         seen = dict(epochs=epochs, precision=str(dtype).removeprefix('torch.'), sizes=sizes,
                     label_smoothing=label_smoothing, ema=ema) | (identity or {})
-        state.identity = run_identity(model, train, valid, optimizer, schedule, **seen)
+        state.identity = run_identity(model, train, valid, optimizer, schedule, seen)
         if Path(checkpoint).exists(): load_checkpoint(checkpoint, state)
     network = nn.parallel.DistributedDataParallel(model) if train.world > 1 else model
     while state.epoch < epochs:
@@ -623,7 +631,7 @@ def fit(
     if state.average is not None: model.load_state_dict(state.average.module.state_dict())
     return pd.DataFrame(state.rows)
 
-# %% ../nbs/05_train.ipynb #53d68ca4
+# %% ../nbs/05_train.ipynb #062356be
 def check_fit(valid, epochs, label_smoothing, sizes, minutes):
     "Refuse options of `fit` that cannot be."
     check_number('epochs', epochs, 1, whole=True, advice='Try 4')
@@ -685,7 +693,7 @@ def plot_history(
         ax.legend()
     return axes
 
-# %% ../nbs/05_train.ipynb #dcdf9305
+# %% ../nbs/05_train.ipynb #843997fd
 @contextmanager
 def hold_run(
     run:str|Path, # a run folder
@@ -709,7 +717,7 @@ def hold_run(
         with suppress(OSError): (run/'.training.lock').unlink()  # Windows keeps a file that is open
         lock.release()
 
-# %% ../nbs/05_train.ipynb #96925ad4
+# %% ../nbs/05_train.ipynb #4184b793
 def what_is_kept(
     run:str|Path, # a run folder
 )->str: # for a person, one sentence

@@ -1,48 +1,184 @@
-"""A recipe small enough for tests, in a process of its own: `python small_run.py RUN_FOLDER [--die-at STEP] [--epochs N] [--no-dropout]`.
+"""Recipes small enough for tests, in processes of their own.
 
-With --die-at the process kills itself (SIGKILL) at that training step of its first life, as a failing machine would.
+    python small_run.py lives FOLDER [CASE ...]         every case whole, and again in lives that end by SIGKILL
+    python small_run.py many FOLDER                     one recipe on one process and on two, a second training in one folder
+    python small_run.py one FOLDER [--die-at STEP]      the same recipe, for torchrun
+
+A life ends where its progress says, never by the clock: at a training step, or while a certain file is written. Each life is
+a process of its own, a fork of this one, so that Python and PyTorch are loaded once.
 """
 import os
+import random
 import signal
+import socket
 import sys
+import traceback
+from dataclasses import replace
+from itertools import cycle
 from pathlib import Path
+
+os.environ.setdefault('PYTORCH_NVML_BASED_CUDA_CHECK', '1')  # a look at the GPU that leaves a fork able to use it
+os.environ.setdefault('CUBLAS_WORKSPACE_CONFIG', ':4096:8')
 
 import torch
 from torch import nn
 
 from cifar_cam import recipes
 from cifar_cam.resnet import LayerNorm
+from cifar_cam.train import OPTIMIZERS, SCHEDULES, hold_run
+
+STEPS = 4  # per epoch, in every case
+LIVES = ({'die_at': STEPS + 2}, {'die_at': STEPS}, {})  # in epoch 2; at the first step of epoch 3; to the end
+WRITES = tuple({'die_writing': place} for place in (
+    ('checkpoint.safetensors', 2), ('checkpoint.safetensors', STEPS), ('weights.safetensors', 1), ('history.csv', 1), ('run.json', 1)))
 
 
 class SmallNet(nn.Sequential):
-    "Two convolutions with LayerNorm; dies at training step `die_at`."
-    def __init__(self, die_at=None):
-        super().__init__(nn.Conv2d(3, 16, 3, 2, 1), LayerNorm(16), nn.ReLU(), nn.Dropout(0.0 if torch.distributed.is_initialized() else 0.2),
-                         nn.Conv2d(16, 16, 3, 2, 1), LayerNorm(16), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(16, 10))
-        self.die_at, self.steps = die_at, 0
+    "Two convolutions; whatever keeps a state of its own is in it: batch statistics, dropout, a frozen parameter."
+    def __init__(self, plain=False):
+        super().__init__(
+            nn.Conv2d(3, 8, 3, 2, 1), LayerNorm(8) if plain else nn.BatchNorm2d(8), nn.ReLU(),
+            nn.Identity() if plain else nn.Dropout(0.2), nn.Conv2d(8, 16, 3, 2, 1), LayerNorm(16), nn.ReLU(),
+            nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(16, 10))
+        self[0].bias.requires_grad_(False)
+        self.die_at, self.steps = None, 0
 
     def forward(self, x):
         self.steps += self.training
-        if self.steps == self.die_at and os.environ.get('TORCHELASTIC_RESTART_COUNT', '0') == '0': os.kill(os.getpid(), signal.SIGKILL)
+        if self.training and self.steps == self.die_at: os.kill(os.getpid(), signal.SIGKILL)
         return super().forward(x)
 
 
-def main(run, die_at=None, epochs=4, dropout=True):
-    torch.set_num_threads(1)
-    if die_at and int(os.environ.get('RANK', 0)) != 1: die_at = None  # one worker fails, the other does not
+def small(recipe, **changes):
+    "`recipe` on the small network: optimizer, schedule, options and pipeline are its own."
+    return replace(recipe, **dict(model='small', epochs=3, batch_size=16, lr=min(recipe.lr, 0.05)) | changes)
+
+
+def cases():
+    "name -> recipe: those of the registry that differ when small, and others with each optimizer, schedule and option."
+    options = {'plateau': {'patience': 0, 'threshold': 9.0}, 'piecewise': {'points': [[0, 0.1], [1, 1], [3, 0]]}}
+    found, base = {}, recipes.RECIPES['layernorm-plateau']
+    for name, recipe in recipes.RECIPES.items():
+        if not any(alike(recipe, other) for other in found.values()): found[name] = small(recipe)
+    for n, (schedule, optimizer) in enumerate(zip(SCHEDULES, cycle(OPTIMIZERS), strict=False)):
+        found[f'{optimizer} {schedule}'] = small(
+            base, name=f'{optimizer} {schedule}', pipeline='crop-flip', optimizer=optimizer, lr=0.01, schedule=schedule,
+            schedule_options=options.get(schedule, {}), ema=0.9*(n % 2), weight_decay=0.01, spare_norms=n % 2 == 0,
+            label_smoothing=0.1*(n % 2), sizes=((0.5, 16), (0.5, 32)) if n % 2 else ())
+    found['ten lives'] = small(recipes.RECIPES['layernorm-fast'], name='ten lives', epochs=8, ema=0.9)
+    found['half-written files'] = small(recipes.RECIPES['layernorm-fast'], name='half-written files')
+    return found
+
+
+def alike(recipe, other):
+    "Whether two recipes differ in their words, network or learning rate alone when they are small."
+    words = dict(name='', published='', note='', lr=1.0)
+    return replace(small(recipe), **words) == replace(small(other), **words)
+
+
+def lives_of(name):
+    "Where each life of a case ends."
+    chance = random.Random(0)
+    if name == 'ten lives': return [{'die_at': chance.randint(2, 4)} for _ in range(10)] + [{}]
+    return [*WRITES, {}] if name == 'half-written files' else LIVES
+
+
+def small_data(train=STEPS*16 - 6, others=20):
+    "A few images of the embedded sample; the last batch of an epoch is smaller than the others."
+    data = recipes.recipe_data(images=train, sample=True)
+    return {part: tuple(a[:train if part == 'train' else others] for a in data[part]) for part in data}
+
+
+def die_while_writing(name, count):
+    "Make this process die when it has written half of the file `name` for the `count`-th time."
+    replace, seen = os.replace, []
+    def killing(source, target):
+        if Path(target).name == name: seen.append(target)
+        if len(seen) == count:
+            os.truncate(source, os.path.getsize(source)//2)
+            os.kill(os.getpid(), signal.SIGKILL)
+        replace(source, target)
+    os.replace = killing
+
+
+def train(recipe, run, data, die_at=None, die_writing=None, plain=False, device='cpu', precision='float32'):
+    "One life of a run: to its end, or to the place where it dies."
     def make():
-        net = SmallNet(die_at)
-        if not dropout: net[3] = nn.Identity()
+        net = SmallNet(plain)
+        net.die_at = die_at
         return net
     recipes.MODELS['small'] = make
-    recipe = recipes.find_recipe('layernorm-plateau', name='small', model='small', pipeline='crop-flip', optimizer='sgd', lr=0.05,
-                                 schedule='onecycle', epochs=epochs, batch_size=50, ema=0.9)
-    data = recipes.recipe_data(images=250, sample=True)
-    print('started', flush=True)
-    recipes.run_recipe(recipe, Path(run), data, device='cpu', precision='float32', minutes=0, progress=False)
+    if die_writing: die_while_writing(*die_writing)
+    run.mkdir(parents=True, exist_ok=True)
+    return recipes.run_recipe(recipe, run, data, device=device, precision=precision, minutes=0, progress=False)
 
 
-def number(option, default=None): return int(sys.argv[sys.argv.index(option) + 1]) if option in sys.argv else default
+def begin(work, *args, **options):
+    "The id of a new process that does `work`."
+    sys.stdout.flush()
+    child = os.fork()
+    if child: return child
+    status = 1
+    try:
+        work(*args, **options)
+        sys.stdout.flush()
+        status = 0
+    except BaseException: traceback.print_exc()
+    finally: os._exit(status)
 
 
-if __name__ == '__main__': main(sys.argv[1], number('--die-at'), number('--epochs', 4), '--no-dropout' not in sys.argv)
+def end(child): return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+
+
+def all_lives(folder, names, **options):
+    "Train every case whole and in its lives; a line for each life says how it ended and what it left."
+    data, found = small_data(), cases()
+    for name in names or found:
+        print(f'{name}|whole|{end(begin(train, found[name], folder/name/"whole", data, **options))}|', flush=True)
+        for n, life in enumerate(lives_of(name)):
+            status = end(begin(train, found[name], folder/name/'killed', data, **life, **options))
+            left = sorted(p.suffix for p in (folder/name/'killed').iterdir())
+            print(f'{name}|life {n}|{status}|{" ".join(left)}', flush=True)
+
+
+def one(folder, die_at=None):
+    "One run of a network without batch statistics and dropout: any number of processes trains the same."
+    if os.environ.get('RANK') != '1' or os.environ.get('TORCHELASTIC_RESTART_COUNT', '0') != '0':
+        die_at = None  # one worker fails, once; the other does not
+    recipe = small(recipes.RECIPES['layernorm-plateau'], pipeline='crop-flip', optimizer='sgd', lr=0.05, schedule='onecycle',
+                   schedule_options={}, epochs=4, batch_size=50, ema=0.9)
+    train(recipe, folder, recipes.recipe_data(images=250, sample=True), die_at=die_at, plain=True)
+
+
+def ranked(folder, rank, port):
+    "One of two processes, as torchrun would start it."
+    os.environ.update(RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE='2', MASTER_ADDR='127.0.0.1', MASTER_PORT=str(port))
+    one(folder)
+
+
+def refused(folder):
+    "Print what a training in `folder` is told."
+    try: one(folder)
+    except ValueError as error: print(error)
+
+
+def many(folder):
+    "One process, two processes, and a second training in a folder that this process holds."
+    with socket.socket() as place:
+        place.bind(('127.0.0.1', 0))
+        port = place.getsockname()[1]
+    children = [begin(one, folder/'one'), *(begin(ranked, folder/'two', rank, port) for rank in (0, 1))]
+    statuses = [end(child) for child in children]
+    with hold_run(folder): statuses.append(end(begin(refused, folder)))
+    print(f'{os.getpid()} {statuses}')
+
+
+if __name__ == '__main__':
+    torch.set_num_threads(1)
+    torch.use_deterministic_algorithms(True)
+    mode, folder, rest = sys.argv[1], Path(sys.argv[2]), sys.argv[3:]
+    if mode == 'lives':
+        gpu = dict(device='cuda', precision='float16') if '--scaler' in rest else {}
+        all_lives(folder, [name for name in rest if name != '--scaler'], **gpu)
+    elif mode == 'many': many(folder)
+    else: one(folder, int(rest[1]) if rest else None)
