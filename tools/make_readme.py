@@ -63,8 +63,10 @@ def lesson_table():
         lines.append(f'| [{name[:2]} {name[3:]}]({name}.ipynb) | {question} | {needs} | {minutes} | '
                      f'{duration(row.get("cpu_seconds"))} | {duration(row.get("cuda_seconds"))} |')
     where = '; '.join(f'{dict(cpu="CPU", cuda="GPU")[device]}: {machine}' for device, machine in machines.items())
+    total = sum(int(measured[name]['reading_minutes']) for name, *_ in LESSONS if name in measured)
+    together = f' All lessons together: {total/60:.0f} hours of reading.' if total else ''
     note = ('Reading: 150 words of prose a minute and seven seconds a line of code. Running: all cells from top to bottom, without those behind '
-            f'the switch `LONG`{f" ({where})" if where else ""}. A dash: not measured. Each lesson exports one module of the same name '
+            f'the switch `LONG`{f" ({where})" if where else ""}. A dash: not measured.{together} Each lesson exports one module of the same name '
             '(`05_train` is `cifar_cam.train`) and ends with exercises that check themselves; the machinery below the lessons has '
             f'[notebooks of its own](https://github.com/{config.user}/{config.repo}/tree/{config.branch}/nbs/hood).')
     return '\n'.join(lines) + '\n\n' + note
