@@ -43,7 +43,8 @@ bench: .venv/.dev   ## measure speed against the usual alternatives; what it pri
 
 docs: .venv/.dev   ## build the site into _docs (needs Quarto); everything else stays as it is
 	@command -v quarto >/dev/null || { echo "Quarto is not on the PATH: install it from quarto.org, then run make docs again"; exit 2; }
-	@$(BIN)/python tools/build_docs.py
+	@if grep -q '^live:' Makefile; then $(MAKE) --no-print-directory live; fi  # the page that runs in the browser
+	@$(BIN)/python tools/build_docs.py && $(BIN)/python tools/finish_site.py
 
 colab: .venv/.dev   ## every notebook as in Colab: its versions, the built wheel, another folder, all cells (a large download)
 	@$(BIN)/python tools/colab.py

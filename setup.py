@@ -1,6 +1,7 @@
 "Installs cifar_cam; everything it says is read from settings.ini."
 from configparser import ConfigParser
 from pathlib import Path
+import re
 import shlex
 
 from setuptools import setup
@@ -9,12 +10,15 @@ here = Path(__file__).parent
 parser = ConfigParser(delimiters=['='])
 parser.read(here/'settings.ini', encoding='utf-8')
 cfg = parser['DEFAULT']
+readme = (here/'README.md').read_text(encoding='utf-8')  # its links lead to files beside it; on PyPI there are none
+readme = re.sub(r'\]\((?!https?:|#)', f"]({cfg['git_url']}/blob/{cfg['branch']}/", readme)
+readme = re.sub(r'src="(?!https?:)', f"src=\"{cfg['git_url']}/raw/{cfg['branch']}/", readme)
 
 setup(
     name=cfg['lib_name'],
     version=cfg['version'],
     description=cfg['description'],
-    long_description=(here/'README.md').read_text(encoding='utf-8'),
+    long_description=readme,
     long_description_content_type='text/markdown',
     url=cfg['git_url'],
     author=cfg['author'],

@@ -6,7 +6,7 @@ from nbdev.config import get_config
 
 root = Path(__file__).resolve().parent.parent
 config = get_config(path=root)
-places = sorted((root/'nbs').glob('*.ipynb'))
+places = [*sorted((root/'nbs').rglob('*.ipynb')), root/'_quarto.yml']
 address = re.compile(r'(raw\.githubusercontent\.com/|github\.com/|colab\.research\.google\.com/github/)[\w.-]+(/' + config.repo + r'\b)')
 site = re.compile(r'https://[\w-]+\.github\.io(/' + config.repo + r'\b)')
 

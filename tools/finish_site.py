@@ -1,0 +1,52 @@
+"""Makes the built site stand on its own: what Quarto loads from other hosts comes from the site's own files, or goes.
+
+    python tools/finish_site.py [FOLDER]     # _docs if not given; prints what is still loaded from elsewhere
+
+Formulas use the KaTeX that lies in nbs/katex, badges the file in nbs/images. The fonts of Google and the two libraries that Quarto adds to
+every notebook with a table (require.js and jQuery) are not needed: no page holds a widget.
+"""
+import re
+import sys
+from pathlib import Path
+
+root = Path(__file__).resolve().parent.parent
+KATEX = re.compile(r'https://cdn\.jsdelivr\.net/npm/katex@[^/"\']+/dist/')
+BADGE = 'https://colab.research.google.com/assets/colab-badge.svg'
+FONTS = re.compile(r'@import\s*(?:url\()?\s*["\']?https://fonts\.googleapis\.com[^;]*;')
+LIBRARIES = re.compile(r'<script[^>]*src="https://cdnjs\.cloudflare\.com/ajax/libs/(?:require\.js|jquery)/[^>]*></script>\s*')
+DEFINE = re.compile(r'<script[^>]*>\s*define\(\'jquery\',[^<]*</script>\s*')
+LOADS = re.compile(r'<(?:script|img|iframe|source|video|audio)\b[^>]*?\ssrc="(https?://[^"]+)"')
+STYLES = re.compile(r'<link\b(?=[^>]*\brel="(?:stylesheet|preload|icon|preconnect)")[^>]*?\shref="(https?://[^"]+)"')
+
+
+def finish_page(text, up=''):
+    "One page; `up` leads from it to the site's first folder, such as '../'."
+    text = KATEX.sub(f'{up}katex/', text).replace(f'src="{BADGE}"', f'src="{up}images/colab-badge.svg"')
+    return DEFINE.sub('', LIBRARIES.sub('', FONTS.sub('', text)))
+
+
+def outside_loads(text):
+    "The addresses on other hosts from which a page loads something by itself (links are no loads)."
+    return sorted({*LOADS.findall(text), *STYLES.findall(text)})
+
+
+def finish(folder):
+    "All pages and styles of a built site; what is still loaded from elsewhere, page by page."
+    left = {}
+    for path in sorted(folder.rglob('*.html')):
+        name = path.relative_to(folder)
+        if name.parts[0] == 'live': continue  # made by hand, with files of its own
+        text = finish_page(path.read_text(encoding='utf-8'), '../' * (len(name.parts) - 1))
+        path.write_text(text, encoding='utf-8')
+        if found := outside_loads(text): left[str(name)] = found
+    for path in folder.rglob('*.css'):
+        old = path.read_text(encoding='utf-8')
+        if (new := FONTS.sub('', old)) != old: path.write_text(new, encoding='utf-8')
+    return left
+
+
+if __name__ == '__main__':
+    place = Path(sys.argv[1]) if len(sys.argv) > 1 else root/'_docs'
+    if not (place/'index.html').is_file(): raise SystemExit(f'{place} is no built site: run make docs first')
+    for page, found in finish(place).items(): print(f'{page} still loads {", ".join(found)}')
+    print(f'{place.name}: formulas, badges and fonts are local')
