@@ -3,7 +3,7 @@ SHELL := /bin/bash
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN := .venv/bin
 export NO_ALBUMENTATIONS_UPDATE := 1
-.PHONY: help demo test run bench docs check clean owner
+.PHONY: help demo test run results analysis bench docs colab check clean owner
 .DEFAULT_GOAL := help
 
 help:   ## show this list
@@ -33,16 +33,28 @@ run: .venv/.dev   ## run one notebook afresh and keep its outputs: make run NB=0
 	@test -n "$(NB)" || { echo "say which notebook: make run NB=05"; exit 2; }
 	@$(BIN)/python tools/run_notebook.py $(NB) $(FLAGS)
 
+results: .venv/.user   ## train every recipe that has no card in results/ yet, cheapest first; a second call goes on
+	@echo "[2/2] variables: DEVICE=cuda, SEEDS=\"42 43\", ONLY=freeze-10"
+	@$(BIN)/python tools/results.py --device "$(or $(DEVICE),auto)" --seeds "$(or $(SEEDS),42)" --only "$(ONLY)"
+
+analysis: .venv/.dev   ## measure all 10,000 test images again (notebook 07, minutes); the outcome ships with the package
+	@$(BIN)/python tools/run_notebook.py 07 slow && $(BIN)/python tools/embed_analysis.py nbs/results/test_analysis.safetensors
+
 bench: .venv/.dev   ## measure speed against the usual alternatives; what it prints is kept in results/
 	@set -e -o pipefail; for b in benchmarks/bench_*.py; do n=results/$$(basename $$b .py).md; echo "== $$b"; \
 		{ $(BIN)/python $$b | tee $$n.part && mv $$n.part $$n; } || { rm -f $$n.part; exit 1; }; done
 
-docs: .venv/.dev   ## build the site into _docs (needs Quarto)
+docs: .venv/.dev   ## build the site into _docs (needs Quarto); everything else stays as it is
 	@command -v quarto >/dev/null || { echo "Quarto is not on the PATH: install it from quarto.org, then run make docs again"; exit 2; }
-	@PATH="$(CURDIR)/$(BIN):$$PATH" nbdev_docs
+	@$(BIN)/python tools/build_docs.py
 
-check: .venv/.dev   ## export and clean, then show any difference with what is committed
-	@$(BIN)/nbdev_export && $(BIN)/nbdev_clean && $(BIN)/python tools/make_readme.py && $(BIN)/ruff check cifar_cam tests tools benchmarks && git diff --exit-code --stat
+colab: .venv/.dev   ## every notebook as in Colab: its versions, the built wheel, another folder, all cells (a large download)
+	@$(BIN)/python tools/colab.py
+
+check: .venv/.dev   ## export, clean and lint; fails if that changes a file, whether the rest is committed or not
+	@before=$$(git diff | git hash-object --stdin); \
+	$(BIN)/nbdev_export && $(BIN)/nbdev_clean && $(BIN)/python tools/make_readme.py && $(BIN)/ruff check cifar_cam tests tools benchmarks || exit 1; \
+	test "$$before" = "$$(git diff | git hash-object --stdin)" || { git diff --stat; echo "exporting and cleaning changed files (see above): look at them and commit"; exit 1; }
 
 owner: .venv/.dev   ## write the owner named in settings.ini into badges, install cells and links
 	@$(BIN)/python tools/set_owner.py && $(BIN)/python tools/make_readme.py

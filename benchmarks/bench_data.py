@@ -17,7 +17,8 @@ from torchvision.datasets import CIFAR10
 from torchvision.transforms import v2
 
 from cifar_cam.core import run_card
-from cifar_cam.data import MEAN, STD, fetch_cifar10, load_cifar10, normalise, to_binary, verify_cifar10
+from cifar_cam.data import MEAN, STD, load_cifar10, normalise
+from cifar_cam.download import fetch_cifar10, to_binary, verify_cifar10
 
 ROUNDS = 5
 

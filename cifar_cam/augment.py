@@ -15,7 +15,6 @@ import os
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
-from difflib import get_close_matches
 
 import numpy as np
 import torch
@@ -23,6 +22,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.utils.data import Dataset, get_worker_info
 
+from .core import choice_error
 from .data import MEAN, STD
 
 # %% ../nbs/02_augment.ipynb #2917872e
@@ -57,7 +57,8 @@ def import_albumentations()->tuple: # the modules albumentations, cv2
         import cv2
     except ImportError as error:
         raise ImportError(f'Albumentations pipelines need albumentations and OpenCV; got {error}. '
-                          "Run pip install 'albumentations>=2.0.8,<2.1', or use batch_pipeline(name), which needs torch alone") from error
+                          "Run pip install 'albumentations>=2.0.8,<2.1', or use "
+                          'batch_pipeline(name), which needs torch alone') from error
     return albumentations, cv2
 
 # %% ../nbs/02_augment.ipynb #1084cab8
@@ -67,7 +68,8 @@ def check_share(
 )->None:
     "Raises unless `value` is a probability."
     if not 0 <= value <= 1:
-        raise ValueError(f'{name} must be a probability from 0 to 1; got {value!r}. Use 0.5 for every second image')
+        raise ValueError(f'{name} must be a probability from 0 to 1; got {value!r}. '
+                         'Use 0.5 for every second image')
 
 # %% ../nbs/02_augment.ipynb #f0c513c9
 def mirror(
@@ -105,7 +107,8 @@ class RandomCrop(Transform):
 
     def __post_init__(self):
         if self.border not in ('zeros', 'reflect'):
-            raise ValueError(f"border must be 'zeros' or 'reflect'; got {self.border!r}. Choose 'zeros' for a black frame")
+            raise ValueError(f"border must be 'zeros' or 'reflect'; got {self.border!r}. "
+                             "Choose 'zeros' for a black frame")
 
     def draw(self, n, generator):
         top, left = torch.randint(0, 2*self.padding + 1, (n, 2), generator=generator).unbind(1)
@@ -114,13 +117,16 @@ class RandomCrop(Transform):
     def apply(self, x, draws):
         (h, w), p = x.shape[2:], self.padding
         if self.border == 'zeros': padded = F.pad(x, (p, p, p, p))
-        else: padded = x.index_select(2, mirror(h, p, x.device)).index_select(3, mirror(w, p, x.device))
+        else:
+            rows, columns = mirror(h, p, x.device), mirror(w, p, x.device)
+            padded = x.index_select(2, rows).index_select(3, columns)
         return cut_windows(padded, draws['top'], draws['left'], h, w)
 
     def albumentations(self):
         A, cv2 = import_albumentations()
         border = cv2.BORDER_CONSTANT if self.border == 'zeros' else cv2.BORDER_REFLECT_101
-        return [A.Pad(padding=self.padding, fill=0, border_mode=border), A.RandomCrop(height=32, width=32)]
+        pad = A.Pad(padding=self.padding, fill=0, border_mode=border)
+        return [pad, A.RandomCrop(height=32, width=32)]
 
 # %% ../nbs/02_augment.ipynb #2832b932
 def choose(
@@ -141,14 +147,11 @@ class HorizontalFlip(Transform):
 
     def __post_init__(self): check_share('p', self.p)
 
-    def draw(self, n, generator):
-        return dict(flip=torch.rand(n, generator=generator) < self.p)
+    def draw(self, n, generator): return dict(flip=torch.rand(n, generator=generator) < self.p)
 
-    def apply(self, x, draws):
-        return choose(draws['flip'].view(-1, 1, 1, 1), x.flip(3), x)
+    def apply(self, x, draws): return choose(draws['flip'].view(-1, 1, 1, 1), x.flip(3), x)
 
-    def albumentations(self):
-        return [import_albumentations()[0].HorizontalFlip(p=self.p)]
+    def albumentations(self): return [import_albumentations()[0].HorizontalFlip(p=self.p)]
 
 # %% ../nbs/02_augment.ipynb #b528c120
 FILL = tuple(round(255*m) for m in MEAN) # the mean colour of CIFAR-10's training images as bytes
@@ -164,7 +167,8 @@ def fill_boxes(
     top, left, height, width = boxes.unsqueeze(3).unbind(2) # each (B, M, 1)
     down = (rows >= top) & (rows < top + height) # (B, M, H)
     across = (columns >= left) & (columns < left + width) # (B, M, W)
-    holes = [d.unsqueeze(2) & a.unsqueeze(1) for d, a in zip(down.unbind(1), across.unbind(1), strict=True)]
+    pairs = zip(down.unbind(1), across.unbind(1), strict=True)
+    holes = [d.unsqueeze(2) & a.unsqueeze(1) for d, a in pairs] # M of (B, H, W)
     hole = holes[0]
     for more in holes[1:]: hole = hole | more # (B, H, W)
     colour = torch.tensor(fill, dtype=torch.uint8, device=x.device).view(1, 3, 1, 1)
@@ -173,8 +177,8 @@ def fill_boxes(
 # %% ../nbs/02_augment.ipynb #03acc918
 @dataclass(frozen=True)
 class CutOut(Transform):
-    "Hide one square in the mean colour (DeVries and Taylor 2017, but never past the edge): draws `boxes` `(n,1,4)`."
-    size:int=16 # side of the square in pixels
+    "Hide one square in the mean colour (after DeVries and Taylor 2017): draws `boxes` `(n,1,4)`."
+    size:int=16 # side of the square in pixels; it never hangs over the edge
     p:float=1.0 # share of images that get one
     image:int=32 # side of the images
     name = 'cutout'
@@ -182,7 +186,8 @@ class CutOut(Transform):
     def __post_init__(self):
         check_share('p', self.p)
         if not 0 < self.size <= self.image:
-            raise ValueError(f'size must lie between 1 and the image side {self.image}; got {self.size}. Use 8 or 16 for CIFAR-10')
+            raise ValueError(f'size must lie between 1 and the image side {self.image}; '
+                             f'got {self.size}. Use 8 or 16 for CIFAR-10')
 
     def draw(self, n, generator):
         corner = torch.randint(0, self.image - self.size + 1, (n, 2), generator=generator)
@@ -193,7 +198,8 @@ class CutOut(Transform):
 
     def albumentations(self):
         A, side = import_albumentations()[0], (self.size, self.size)
-        return [A.CoarseDropout(num_holes_range=(1, 1), hole_height_range=side, hole_width_range=side, fill=FILL, p=self.p)]
+        return [A.CoarseDropout(num_holes_range=(1, 1), hole_height_range=side,
+                                hole_width_range=side, fill=FILL, p=self.p)]
 
 # %% ../nbs/02_augment.ipynb #ea0523bf
 @dataclass(frozen=True)
@@ -209,7 +215,8 @@ class CoarseDropout(Transform):
         check_share('p', self.p)
         for name, (low, high), top in [('holes', self.holes, 64), ('size', self.size, self.image)]:
             if not 1 <= low <= high <= top:
-                raise ValueError(f'{name} must be (least, most) between 1 and {top}; got {(low, high)}. Put the smaller number first')
+                raise ValueError(f'{name} must be (least, most) between 1 and {top}; '
+                                 f'got {(low, high)}. Put the smaller number first')
 
     def draw(self, n, generator):
         (fewest, most), (short, long) = self.holes, self.size
@@ -224,7 +231,8 @@ class CoarseDropout(Transform):
 
     def albumentations(self):
         A = import_albumentations()[0]
-        return [A.CoarseDropout(num_holes_range=self.holes, hole_height_range=self.size, hole_width_range=self.size, fill=FILL, p=self.p)]
+        return [A.CoarseDropout(num_holes_range=self.holes, hole_height_range=self.size,
+                                hole_width_range=self.size, fill=FILL, p=self.p)]
 
 # %% ../nbs/02_augment.ipynb #085cf8f5
 def turn(
@@ -233,18 +241,19 @@ def turn(
 )->Tensor: # uint8 `(B,C,H,W)`
     "Each image turned about its middle, bilinear, corners filled by reflection."
     h, w = x.shape[2:]
-    down, across = torch.linspace(-1, 1, h, device=x.device), torch.linspace(-1, 1, w, device=x.device)
-    places = torch.complex(across.expand(h, w), down.view(h, 1).expand(h, w)) # x + iy, the middle is 0
+    down = torch.linspace(-1, 1, h, device=x.device).view(h, 1).expand(h, w)
+    across = torch.linspace(-1, 1, w, device=x.device).expand(h, w)
+    places = torch.complex(across, down) # x + iy, the middle is 0
     angle = angle.view(-1, 1, 1)*(math.pi/180)
     grid = torch.view_as_real(torch.complex(angle.cos(), angle.sin())*places) # (B, H, W, 2)
-    out = F.grid_sample(x.float(), grid, mode='bilinear', padding_mode='reflection', align_corners=True)
-    return out.round_().to(torch.int16).to(torch.uint8) # by way of int16: four times as fast
+    out = F.grid_sample(x.float(), grid, padding_mode='reflection', align_corners=True) # bilinear
+    return out.round_().to(torch.int16).to(torch.uint8) # by way of int16: faster on a CPU
 
 # %% ../nbs/02_augment.ipynb #ead972ab
 @dataclass(frozen=True)
 class Rotate(Transform):
-    "Turn about the middle, corners filled by reflection: draws `angle` `(n,)` in degrees, counter-clockwise."
-    limit:float=5.0 # degrees; angles run from -limit to limit
+    "Turn about the middle, corners filled by reflection: draws `angle` `(n,)` in degrees."
+    limit:float=5.0 # angles run from -limit to limit; positive turns counter-clockwise
     p:float=1.0 # share of images that are turned
     name = 'rotate'
 
@@ -256,11 +265,13 @@ class Rotate(Transform):
 
     def apply(self, x, draws):
         piece = 64 if x.device.type == 'cpu' else len(x)
-        return torch.cat([turn(part, angle) for part, angle in zip(x.split(piece), draws['angle'].split(piece), strict=True)])
+        pairs = zip(x.split(piece), draws['angle'].split(piece), strict=True)
+        return torch.cat([turn(part, angle) for part, angle in pairs])
 
     def albumentations(self):
         A, cv2 = import_albumentations()
-        return [A.Rotate(limit=(-self.limit, self.limit), border_mode=cv2.BORDER_REFLECT_101, p=self.p)]
+        border = cv2.BORDER_REFLECT_101
+        return [A.Rotate(limit=(-self.limit, self.limit), border_mode=border, p=self.p)]
 
 # %% ../nbs/02_augment.ipynb #83b1f120
 @dataclass(frozen=True)
@@ -285,8 +296,8 @@ class Normalise(Transform):
     name = 'normalise'
 
     def apply(self, x, draws):
-        mean, std = (torch.tensor(v, device=x.device).view(1, 3, 1, 1)*255 for v in (self.mean, self.std))
-        return x.float().sub_(mean).div_(std)
+        mean, std = (255*torch.tensor(v, device=x.device) for v in (self.mean, self.std))
+        return x.float().sub_(mean.view(1, 3, 1, 1)).div_(std.view(1, 3, 1, 1))
 
     def albumentations(self):
         A = import_albumentations()[0]
@@ -300,9 +311,10 @@ PIPELINES = {
     'batchnorm-sgd': (RandomCrop(4), HorizontalFlip(), CoarseDropout(), Normalise()),
     'torchvision-scratch': (Normalise((0.5,)*3, (0.5,)*3),),
     'mini': (HorizontalFlip(0.4), Rotate(30), Normalise()),
-    'mini-dropout': (Resize(224), HorizontalFlip(0.4), Rotate(30), Normalise((0.5,)*3, (0.5,)*3)),
+    'mini-dropout': (Resize(224), HorizontalFlip(0.4), Rotate(30),
+                     Normalise((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))), # ImageNet's statistics
     'davidnet': (RandomCrop(4), HorizontalFlip(), CutOut(8), Normalise()),
-    'crop-cutout': (RandomCrop(4), HorizontalFlip(), CutOut(16), Normalise()),
+    'crop-cutout': (RandomCrop(4), CutOut(16), Normalise()),
     'fast': (RandomCrop(4, 'reflect'), HorizontalFlip(), Normalise()),
 } # name -> transforms in order, Normalise last
 
@@ -312,9 +324,7 @@ def find_pipeline(
 )->tuple[Transform,...]: # its transforms
     "The transforms of a named pipeline."
     if name in PIPELINES: return PIPELINES[name]
-    near = get_close_matches(str(name), PIPELINES, n=3)
-    hint = f'Did you mean {" or ".join(map(repr, near))}? ' if near else ''
-    raise ValueError(f'name must be a pipeline; got {name!r}. {hint}Pipelines: {", ".join(PIPELINES)}')
+    raise choice_error('name', name, PIPELINES, 'a pipeline')
 
 # %% ../nbs/02_augment.ipynb #2de20ad6
 def check_batch(
@@ -322,22 +332,26 @@ def check_batch(
 )->None:
     "Raises unless `images` is a uint8 tensor `(B,H,W,3)` with B > 0."
     if not isinstance(images, Tensor):
-        raise TypeError(f'images must be a uint8 tensor (B, H, W, 3); got {type(images).__name__}. Use torch.from_numpy(images)')
+        raise TypeError(f'images must be a uint8 tensor (B, H, W, 3); got {type(images).__name__}. '
+                        'Use torch.from_numpy(images)')
     if images.dtype != torch.uint8:
-        raise TypeError(f'images must be uint8, 0 to 255; got {images.dtype}. Augment before you normalise')
+        raise TypeError(f'images must be uint8, 0 to 255; got {images.dtype}. '
+                        'Augment before you normalise')
     if images.ndim != 4 or images.shape[3] != 3 or not len(images):
-        raise ValueError(f'images must have shape (B, H, W, 3) with B > 0; got {tuple(images.shape)}. Use images[None] for one image')
+        raise ValueError('images must have shape (B, H, W, 3) with B > 0; '
+                         f'got {tuple(images.shape)}. Use images[None] for one image')
 
 # %% ../nbs/02_augment.ipynb #dbe21452
 @dataclass(frozen=True)
 class BatchPipeline:
-    "Transforms on whole batches: uint8 `(B,H,W,3)` in, normalised float32 `(B,3,H,W)` out, on the images' device."
+    "Transforms on whole batches: uint8 `(B,H,W,3)` in, normalised float32 `(B,3,H,W)` out."
     transforms:tuple # of `Transform`, each name once; `Normalise` last
 
     def __post_init__(self):
         names = [t.name for t in self.transforms]
         if len(set(names)) < len(names):
-            raise ValueError(f'transforms must have different names, their draws are kept by name; got {names}. Give one class another name')
+            raise ValueError('transforms must have different names, their draws are kept by name; '
+                             f'got {names}. Give one class another name')
 
     def draw(self,
         n:int, # images; with several processes, of the global batch
@@ -345,8 +359,10 @@ class BatchPipeline:
     )->dict[str,Tensor]: # CPU tensors of n rows; a process takes its rows by slicing each
         "All random choices for `n` images."
         if generator.device.type != 'cpu':
-            raise ValueError(f'generator must be on the CPU, so that every device sees the same draws; got {generator.device}')
-        return {f'{t.name}.{key}': value for t in self.transforms for key, value in t.draw(n, generator).items()}
+            raise ValueError('generator must be on the CPU, so that every device sees the same '
+                             f'draws; got {generator.device}')
+        draws = {t.name: t.draw(n, generator) for t in self.transforms}
+        return {f'{t}.{key}': value for t, drawn in draws.items() for key, value in drawn.items()}
 
     def apply(self,
         images:Tensor, # uint8 `(B,H,W,3)`, on any device
@@ -356,10 +372,12 @@ class BatchPipeline:
         check_batch(images)
         for key, value in draws.items():
             if len(value) != len(images):
-                raise ValueError(f'draws[{key!r}] must have one row an image, {len(images)}; got {len(value)}. Slice the draws as the images')
+                raise ValueError(f'draws[{key!r}] must have one row an image, {len(images)}; '
+                                 f'got {len(value)}. Slice the draws as the images')
         x = images.permute(0, 3, 1, 2).contiguous() # (B, 3, H, W)
         for t in self.transforms:
-            x = t.apply(x, {key.partition('.')[2]: value.to(x.device) for key, value in draws.items() if key.startswith(f'{t.name}.')})
+            mine = [key for key in draws if key.startswith(f'{t.name}.')]
+            x = t.apply(x, {key.partition('.')[2]: draws[key].to(x.device) for key in mine})
         return x
 
     def __call__(self, images:Tensor, generator:torch.Generator)->Tensor:
@@ -379,7 +397,8 @@ def evaluation_pipeline(
     name:str, # a key of `PIPELINES`
 )->BatchPipeline: # the same images each time; give it no draws: `.apply(images, {})`
     "What a named pipeline does to validation and test images: resize and normalise alone."
-    return BatchPipeline(tuple(t for t in find_pipeline(name) if isinstance(t, (Resize, Normalise))))
+    fixed = [t for t in find_pipeline(name) if isinstance(t, (Resize, Normalise))]
+    return BatchPipeline(tuple(fixed))
 
 # %% ../nbs/02_augment.ipynb #8d99409a
 def preview(
@@ -398,7 +417,7 @@ def albumentations_pipeline(
     name:str, # a key of `PIPELINES`
     seed:int|None=None, # of its own generator; seeds of numpy and torch do nothing
 ): # albumentations.Compose: call it as `pipeline(image=image)['image']`
-    "The Albumentations form of a named pipeline: uint8 `(H,W,3)` array in, normalised float32 `(3,H,W)` tensor out."
+    "A named pipeline in Albumentations: uint8 `(H,W,3)` array in, normalised `(3,H,W)` tensor out."
     transforms, A = find_pipeline(name), import_albumentations()[0]
     with warnings.catch_warnings():
         warnings.simplefilter('error', UserWarning) # an unknown argument is only warned about
@@ -416,13 +435,15 @@ def read_draw(
             return dict(top=torch.tensor([top]), left=torch.tensor([left]))
         case HorizontalFlip(): return dict(flip=torch.tensor([bool(drawn[0])]))
         case CutOut() | CoarseDropout():
-            boxes = torch.zeros(1, 1 if isinstance(transform, CutOut) else transform.holes[1], 4, dtype=torch.long)
+            most = 1 if isinstance(transform, CutOut) else transform.holes[1]
+            boxes = torch.zeros(1, most, 4, dtype=torch.long)
             for i, (x0, y0, x1, y1) in enumerate(drawn[0].get('holes', ())):
                 boxes[0, i] = torch.tensor([y0, x0, y1 - y0, x1 - x0])
             return dict(boxes=boxes)
         case Rotate():
             matrix = drawn[0].get('matrix', np.eye(3))
-            return dict(angle=torch.tensor([-math.degrees(math.atan2(matrix[1, 0], matrix[0, 0]))]))
+            angle = -math.degrees(math.atan2(matrix[1, 0], matrix[0, 0]))
+            return dict(angle=torch.tensor([angle]))
     return {}
 
 # %% ../nbs/02_augment.ipynb #daecb0df
@@ -437,31 +458,38 @@ def albumentations_batch(
     out, rows = [], []
     for image in images:
         out.append(compose(image=image)['image'])
-        steps = iter(compose.transforms)
-        drawn = [[next(steps).get_applied_params() for _ in range(count)] for count in counts]
-        rows.append({f'{t.name}.{k}': v for t, d in zip(transforms, drawn, strict=True) for k, v in read_draw(t, d).items()})
+        steps, row = iter(compose.transforms), {}
+        for t, count in zip(transforms, counts, strict=True):
+            drawn = read_draw(t, [next(steps).get_applied_params() for _ in range(count)])
+            row |= {f'{t.name}.{key}': value for key, value in drawn.items()}
+        rows.append(row)
     return torch.stack(out), {key: torch.cat([row[key] for row in rows]) for key in rows[0]}
 
 # %% ../nbs/02_augment.ipynb #9fb1842b
 class AugmentedImages(Dataset):
-    "Images that change each time they are read; for a `DataLoader` with `worker_init_fn=seed_worker`."
+    "Images that change when read; for a `DataLoader` with `worker_init_fn=seed_worker`."
     def __init__(self,
         images:np.ndarray, # uint8 `(N,H,W,3)`
         labels:np.ndarray, # int64 `(N,)`
         pipeline, # from `albumentations_pipeline`
     ):
-        if not isinstance(images, np.ndarray) or images.dtype != np.uint8 or images.ndim != 4 or images.shape[3] != 3:
-            got = f'{getattr(images, "dtype", type(images).__name__)} {tuple(np.shape(images))}'
-            raise ValueError(f'images must be a uint8 array (N, H, W, 3); got {got}. Use load_cifar10(split)')
+        dtype, shape = getattr(images, 'dtype', type(images).__name__), tuple(np.shape(images))
+        array = isinstance(images, np.ndarray) and dtype == np.uint8
+        if not array or len(shape) != 4 or shape[3] != 3:
+            raise ValueError('images must be a uint8 array (N, H, W, 3); '
+                             f'got {dtype} {shape}. Use load_cifar10(split)')
         if len(labels) != len(images):
-            raise ValueError(f'labels must have one class an image, {len(images)}; got {len(labels)}')
+            raise ValueError(f'labels must have one class an image, {len(images)}; '
+                             f'got {len(labels)}')
         if not hasattr(pipeline, 'set_random_seed'):
-            raise TypeError(f'pipeline must be an Albumentations pipeline; got {pipeline!r}. Use albumentations_pipeline(name)')
+            raise TypeError(f'pipeline must be an Albumentations pipeline; got {pipeline!r}. '
+                            'Use albumentations_pipeline(name)')
         self.images, self.labels, self.pipeline = images, labels, pipeline
 
     def __len__(self): return len(self.images)
 
-    def __getitem__(self, i): return self.pipeline(image=self.images[i])['image'], int(self.labels[i])
+    def __getitem__(self, i):
+        return self.pipeline(image=self.images[i])['image'], int(self.labels[i])
 
 # %% ../nbs/02_augment.ipynb #90bc3ecb
 def seed_worker(
@@ -469,7 +497,9 @@ def seed_worker(
 )->None:
     "Gives the pipeline of a loader's worker its own seed: pass it as `worker_init_fn`."
     info = get_worker_info()
-    if info is None: raise RuntimeError('seed_worker must run inside a DataLoader worker; pass it as worker_init_fn=seed_worker')
+    if info is None:
+        raise RuntimeError('seed_worker must run inside a DataLoader worker; '
+                           'pass it as worker_init_fn=seed_worker')
     data = info.dataset
     while hasattr(data, 'dataset'): data = data.dataset # a Subset holds the data set inside
     data.pipeline.set_random_seed(info.seed % 2**32)
@@ -480,8 +510,9 @@ def step_generator(
     epoch:int, # from 0
     step:int, # from 0 in its epoch
 )->torch.Generator: # on the CPU
-    "The generator of one training step: made from its three numbers alone, so a resumed run draws the same."
+    "The generator of one training step: made from its three numbers alone, so a run can resume."
     if min(seed, epoch, step) < 0:
-        raise ValueError(f'seed, epoch and step must be 0 or more; got {(seed, epoch, step)}. Count epochs and steps from 0')
+        raise ValueError(f'seed, epoch and step must be 0 or more; got {(seed, epoch, step)}. '
+                         'Count epochs and steps from 0')
     mixed = np.random.SeedSequence([seed, epoch, step]).generate_state(1)[0] # well-mixed 32 bits
     return torch.Generator().manual_seed(int(mixed))

@@ -30,7 +30,7 @@ def check_maps(
 def pixel_order(
     maps:Tensor, # `(B,h,w)`
     size:tuple, # `(H,W)` of the images
-    seed:int=0, # of the lots that break ties, the same for every method
+    seed:int=0, # of the random order within ties, the same for every method
 )->Tensor: # `(B,H*W)`, pixel numbers, the brightest first
     "The pixels of each image from the brightest of its map to the darkest."
     bright = resize_maps(check_maps(maps), size).flatten(1)                        # (B, HW)

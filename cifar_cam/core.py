@@ -5,22 +5,30 @@
 # %% auto #0
 __all__ = ['seed_everything', 'kept_random_state', 'kept_modes', 'pick_device', 'atomic_path', 'save_tensors', 'load_tensors',
            'commit_of', 'processor_facts', 'run_card', 'new_run', 'finish_run', 'Run', 'read_run', 'plain_errors',
-           'show_images', 'result_file', 'results_folder', 'exercise', 'test_exercise']
+           'command', 'progress_bar', 'show_images', 'result_file', 'results_folder', 'exercise', 'test_exercise',
+           'choice_error', 'deprecated']
 
 # %% ../nbs/00_core.ipynb #6f8e81bd
 import json
 import os
 import platform
 import random
+import secrets
+import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Callable
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timezone
+from difflib import get_close_matches
 from functools import wraps
+from importlib import import_module
+from inspect import signature
 from math import ceil
 from pathlib import Path
+from warnings import warn
 
 import numpy as np
 import pandas as pd
@@ -88,7 +96,8 @@ def atomic_path(
     "A temporary path beside `path`, moved onto it when the block ends well and removed when it does not."
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f'.{path.name}.{os.getpid()}.part')
+    temporary = path.with_name(f'.{path.name}.{secrets.token_hex(8)}.part')
+    os.close(os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))  # EXCL: a new file
     try:
         yield temporary
         with open(temporary, 'rb+') as file: os.fsync(file.fileno())
@@ -195,6 +204,59 @@ class Run:
     history:pd.DataFrame # one row an epoch
     card:dict # the run card
 
+# %% ../nbs/00_core.ipynb #13a02dbc
+RUN_FILES = {'weights.safetensors': 2_000_000_000, 'history.csv': 1_000_000, 'run.json': 1_000_000} # bytes at most
+
+def nested_deeper(
+    value, # of dicts, lists and plain values
+    most:int, # levels that are allowed
+)->bool:
+    "Whether dicts and lists are nested in `value` more than `most` levels deep."
+    level = [value]
+    for _ in range(most):
+        level = [inner for outer in level if isinstance(outer, (dict, list))
+                 for inner in (outer.values() if isinstance(outer, dict) else outer)]
+    return any(isinstance(outer, (dict, list)) for outer in level)
+
+# %% ../nbs/00_core.ipynb #2291ccad
+def read_card(
+    run:str|Path, # a run folder
+)->dict:
+    "The run card in `run`; an error names what is wrong with it."
+    path = Path(run)/'run.json'
+    if path.stat().st_size > RUN_FILES[path.name]:
+        raise ValueError(f'run must be a whole run; {path} has {path.stat().st_size:,} bytes, a run card has '
+                         f'{RUN_FILES[path.name]:,} at most. Copy or train the run again')
+    try: card = json.loads(path.read_text())
+    except (ValueError, RecursionError) as error: # also text that is not UTF-8
+        raise ValueError(f'run must be a whole run; {path} is not JSON ({error}). Train it again') from None
+    if not isinstance(card, dict):
+        raise ValueError(f'run must be a whole run; {path} is no JSON object (name: value). Train it again')
+    if nested_deeper(card, 20):
+        raise ValueError(f'run must be a whole run; {path} is nested more than 20 levels deep. Train it again')
+    return card
+
+# %% ../nbs/00_core.ipynb #3e51d22f
+def read_history(
+    run:str|Path, # a run folder
+)->pd.DataFrame: # one row an epoch
+    "The history in `run`; an error names what is wrong with it."
+    path = Path(run)/'history.csv'
+    try: history = pd.read_csv(path)
+    except ValueError as error: # no columns, or lines of different length
+        raise ValueError(f'run must be a whole run; {path} is no table ({" ".join(str(error).split())}). '
+                         'Copy or train it again') from None
+    for name in history:
+        exact = name in ('epoch', 'lr', 'size', 'seconds') # a loss may be infinite, these may not
+        if not exact and not name.endswith(('_loss', '_accuracy')): continue
+        try: numbers = pd.to_numeric(history[name], errors='coerce').astype(float)
+        except OverflowError: numbers = history[name].map(lambda value: np.nan) # hundreds of digits
+        wrong = history[name][history[name].notna() & (numbers.isna() | exact & ~numbers.abs().lt(1e12))]
+        if len(wrong):
+            raise ValueError(f'run must be a whole run; {path} must have numbers in its column {name}, '
+                             f'not {repr(wrong.tolist()[0])[:40]}. Correct it, or copy or train the run again')
+    return history
+
 # %% ../nbs/00_core.ipynb #59b1a51b
 def read_run(
     run:str|Path, # a folder written by `finish_run`
@@ -204,32 +266,74 @@ def read_run(
     if not run.is_dir():
         beside = sorted(p.parent.name for p in run.parent.glob('*/run.json'))
         raise FileNotFoundError(f'run must be a run folder; {run} does not exist. Finished runs beside it: {beside or "none"}')
-    missing = [name for name in ('weights.safetensors', 'history.csv', 'run.json') if not (run/name).is_file()]
-    if missing:
-        raise ValueError(f'run must be a finished run; {run} lacks {", ".join(missing)}. Start the same training command again: it resumes')
-    try: card = json.loads((run/'run.json').read_text())
-    except ValueError as error: # also text that is not UTF-8
-        raise ValueError(f'run must be a whole run; {run/"run.json"} is not JSON ({error}). Train it again') from None
-    if not isinstance(card, dict): raise ValueError(f'run must be a whole run; {run/"run.json"} is no JSON object (name: value). Train it again')
-    try: history = pd.read_csv(run/'history.csv')
-    except ValueError as error: # no columns, or lines of different length
-        raise ValueError(f'run must be a whole run; {run/"history.csv"} is no table ({" ".join(str(error).split())}). Copy or train it again') from None
-    for name in history:
-        if name not in ('epoch', 'lr', 'size', 'seconds') and not name.endswith(('_loss', '_accuracy')): continue
-        words = history[name][pd.to_numeric(history[name], errors='coerce').isna() & history[name].notna()]
-        if len(words):
-            raise ValueError(f'run must be a whole run; {run/"history.csv"} must have numbers in its column {name}, not {words.iloc[0]!r}. '
-                             'Correct it, or copy or train the run again')
-    return Run(run, load_tensors(run/'weights.safetensors')[0], history, card)
+    missing = ', '.join(name for name in RUN_FILES if not (run/name).is_file())
+    if missing and (run/'run.json').is_file(): # the card is written last, so the rest was there
+        raise ValueError(f'run must be a whole run; {run} is finished, but lacks {missing}. '
+                         'Copy that from where it was trained, or remove the folder and train again')
+    if missing: raise ValueError(f'run must be a finished run; {run} lacks {missing}. Start the same training command again: it resumes')
+    for name, most in RUN_FILES.items():
+        if (size := (run/name).stat().st_size) > most:
+            raise ValueError(f'run must be a whole run; {run/name} has {size:,} bytes, {most:,} are allowed. Copy or train it again')
+    card, history, path = read_card(run), read_history(run), run/'weights.safetensors'
+    try: weights, _ = load_tensors(path)
+    except (json.JSONDecodeError, RecursionError) as error:
+        raise ValueError(f'run must be a whole run; the notes in {path} are not JSON ({error}). Copy or train it again') from None
+    return Run(run, weights, history, card)
 
 # %% ../nbs/00_core.ipynb #9314863c
 @contextmanager
-def plain_errors():
-    "Print an expected error as one line on stderr and leave with status 2."
+def plain_errors(
+    advice:Callable=lambda: 'start it again to go on', # called when stopped: what is kept
+):
+    "Make one line on stderr of an expected error (status 2), of Ctrl-C (130) and of SIGTERM (143)."
+    def stop(number, frame): raise KeyboardInterrupt(number)
+    # only the main thread may set a handler, and torchrun ends its processes itself
+    ours = threading.current_thread() is threading.main_thread() and 'RANK' not in os.environ
+    before = signal.signal(signal.SIGTERM, stop) if ours else None
     try: yield
+    except KeyboardInterrupt as stopped:
+        number = stopped.args[0] if stopped.args else signal.SIGINT
+        print(f'stopped; {advice()}', file=sys.stderr)
+        raise SystemExit(128 + number) from None
     except (ValueError, TypeError, OSError, FloatingPointError) as error:
         print(f'error: {error}', file=sys.stderr)
         raise SystemExit(2) from None
+    finally:
+        if ours: signal.signal(signal.SIGTERM, before)
+
+# %% ../nbs/00_core.ipynb #9ebd8f9e
+def command(
+    function:Callable, # each parameter has a type and a comment, which becomes the help text
+)->Callable: # called with arguments it is `function`; called without any it reads the command line
+    "Make a command of `function`, for `console_scripts` and for `python -m`."
+    @wraps(function)
+    def run(*args, **options):
+        if args or options: return function(*args, **options)
+        from fastcore.script import anno_parser
+        names, words = signature(function).parameters, []
+        for word in sys.argv[1:]:
+            option, *value = word.split('=', 1)
+            plain = option.removeprefix('--').replace('-', '_')
+            if option.startswith('--') and plain in names: word = '='.join(['--' + plain, *value])
+            words.append(word)
+        found = vars(anno_parser(function).parse_args(words))
+        return function(**{name: found[name] for name in names})
+    home = function.__globals__  # of a module that `python -m` runs: a name and a specification
+    if home['__name__'] == '__main__' and home.get('__spec__'): run()
+    return run
+
+# %% ../nbs/00_core.ipynb #fed15744
+def progress_bar(
+    total:int|None, # how many units there will be; None if nobody knows
+    text:str, # what is going on
+    progress:bool=True, # False: never show it
+    **options, # more options of tqdm, such as unit='batch'
+): # a tqdm bar
+    "A progress bar that is quiet unless a person looks at a terminal or a notebook."
+    from tqdm.auto import tqdm
+    shell = sys.modules['IPython'].get_ipython() if 'IPython' in sys.modules else None
+    seen = sys.stderr.isatty() or hasattr(shell, 'kernel')
+    return tqdm(total=total, desc=text, disable=not (progress and seen), **options)
 
 # %% ../nbs/00_core.ipynb #8edaa072
 def show_images(
@@ -292,10 +396,38 @@ def exercise(
 def test_exercise(
     check:Callable, # made by `exercise`
     right:list, # answers that must be accepted
-    wrong:list, # answers that must be refused, each with a reason
+    wrong:list, # at least two answers that must be refused, each with a reason
 )->None:
     "Test a check: an exercise that accepts a wrong answer teaches it."
+    if not right or len(wrong) < 2: raise ValueError(f'{check.__name__} needs a right answer and two wrong ones; got {len(right)} and {len(wrong)}')
     for answer in right:
         if check(answer) != 'right': raise AssertionError(f'{check.__name__} refuses {answer!r}: {check(answer)}')
     for answer in wrong:
         if not check(answer).startswith('not yet: '): raise AssertionError(f'{check.__name__} accepts {answer!r}')
+
+# %% ../nbs/00_core.ipynb #1bd3c507
+def choice_error(
+    argument:str, # the caller's argument, such as 'name'
+    got, # what it was given
+    choices, # the names that there are
+    what:str='', # what they are, such as 'a recipe'
+)->ValueError: # to be raised by the caller
+    "The error for a name that is not among `choices`."
+    choices = list(map(str, choices))
+    near = get_close_matches(str(got), choices, n=3)
+    wanted = f'{what}, ' if what else ''
+    hint = f'Did you mean {" or ".join(map(repr, near))}? ' if near else ''
+    return ValueError(f'{argument} must be {wanted}one of {", ".join(choices)}; got {got!r}. {hint}Choose one of these')
+
+# %% ../nbs/00_core.ipynb #d8f68b53
+def deprecated(
+    module:str, # where the old names were: `__name__`
+    moved:dict[str,str], # old name -> 'module:name' in this package
+)->Callable: # what a module calls `__getattr__`
+    "Finds the old names of a module in their new places."
+    def find(name):
+        if name not in moved: raise AttributeError(f'module {module!r} has no attribute {name!r}')
+        home, new = moved[name].split(':')
+        warn(f'{module}.{name} is now cifar_cam.{home}.{new}', DeprecationWarning, stacklevel=2)
+        return getattr(import_module(f'cifar_cam.{home}'), new)
+    return find

@@ -4,20 +4,22 @@
 
 # %% auto #0
 __all__ = ['COLOURS', 'STYLE_TEXT', 'STYLE_PICTURES', 'STYLE', 'png_uri', 'axis_ticks', 'in_frame', 'svg_frame', 'legend',
-           'svg_lines', 'svg_reliability', 'html_table', 'html_confusion', 'html_page', 'model_of_run', 'fact_tables',
-           'epochs_of', 'curves', 'share_lines', 'class_table', 'score_table', 'pair_table', 'words_of',
+           'svg_lines', 'svg_reliability', 'html_table', 'html_confusion', 'html_page', 'recipe_of', 'model_of_run',
+           'fact_tables', 'epochs_of', 'curves', 'share_lines', 'class_table', 'score_table', 'pair_table', 'words_of',
            'plain_gallery', 'difference_colours', 'map_gallery', 'scaled_logits', 'calibration', 'rater_votes',
-           'doubtful_part', 'long_run_part', 'keep_predictions', 'kept_predictions', 'report_sections', 'check_choice',
-           'images_to_judge', 'lead_of', 'write_report', 'run_names', 'compare_runs', 'class_comparison',
-           'write_comparison', 'report_data', 'report_command', 'save_galleries', 'demo_run', 'demo_command']
+           'doubtful_part', 'long_run', 'long_run_part', 'keep_predictions', 'kept_predictions', 'report_sections',
+           'check_choice', 'check_places', 'places_of', 'images_to_judge', 'network_words', 'finding', 'lead_of',
+           'write_report', 'run_names', 'compare_runs', 'class_comparison', 'write_comparison', 'held_back',
+           'report_data', 'report_command', 'save_galleries', 'demo_run', 'demo_command']
 
 # %% ../nbs/10_report.ipynb #11272109
 import argparse
 import base64
 import io
-import json
 import os
 import time
+from collections import Counter
+from datetime import datetime, timezone
 from html import escape
 from inspect import signature
 from pathlib import Path
@@ -26,13 +28,14 @@ import numpy as np
 import pandas as pd
 import torch
 
-from .core import Run, atomic_path, finish_run, load_tensors, new_run, plain_errors, read_run, run_card, save_tensors
+from .core import (Run, atomic_path, finish_run, load_tensors, new_run, plain_errors, read_card, read_run, run_card,
+                            save_tensors)
 from .data import CLASSES, cache_folder, load_cifar10, load_sample, normalise, sample_indices, split_train_valid
 from .gradcam import overlay
-from .mistakes import (accuracy_over_confidence, analysis_path, calibration_error, check_labelled, choose_mistakes, class_maps,
+from .mistakes import (accuracy_over_confidence, calibration_error, check_labelled, choose_mistakes, class_maps,
                                 confused_pairs, confusion, doubtful_labels, error_left, fingerprint, fit_temperature, image_features, images_of,
-                                mark_doubtful, metrics, per_class, percent, plot_gallery, prediction_table, reliability, saved_analysis,
-                                table_from_logits, wilson_interval)
+                                mark_doubtful, map_layer, metrics, per_class, percent, plot_gallery, prediction_table, reliability,
+                                saved_analysis, table_from_logits, wilson_interval)
 from .recipes import MODELS
 from .resnet import load_pretrained, pretrained_card
 from .train import plain_pipeline
@@ -87,16 +90,18 @@ def svg_frame(
     y_label:str='', # what runs upwards, where the title does not say it
 )->str: # an `<svg>` that scales with the page
     "A frame with title and axes around a drawing."
-    parts, y_range = [f'<text x="4" y="14" class="name">{escape(title)}</text>'], (min(y_ticks), max(y_ticks))
+    parts, y_range = [f'<text x="4" y="14" font-weight="600" class="name">{escape(title)}</text>'], (min(y_ticks), max(y_ticks))
     if y_label: parts.append(f'<text x="4" y="30">{escape(y_label)}</text>')
     for value, text in y_ticks.items():
         y = in_frame(x_range[0], value, x_range, y_range)[1]
-        parts.append(f'<line x1="48" x2="342" y1="{y:.1f}" y2="{y:.1f}" class="rule"/><text x="43" y="{y + 4:.1f}" text-anchor="end">{text}</text>')
+        parts.append(f'<line x1="48" x2="342" y1="{y:.1f}" y2="{y:.1f}" class="rule" stroke="currentColor" stroke-opacity=".25"/>'
+                     f'<text x="43" y="{y + 4:.1f}" text-anchor="end">{text}</text>')
     for value, text in x_ticks.items():
         if x_range[0] <= value <= x_range[1]:
             parts.append(f'<text x="{in_frame(value, y_range[0], x_range, y_range)[0]:.1f}" y="206" text-anchor="middle">{text}</text>')
     parts.append(f'<text x="195" y="223" text-anchor="middle">{escape(x_label)}</text>{inside}')
-    return f'<svg viewBox="0 0 360 230" role="img" aria-label="{escape(title)}">{"".join(parts)}</svg>'
+    look = 'fill="currentColor" font-family="system-ui,sans-serif" font-size="13"' # where there is no style sheet
+    return f'<svg viewBox="0 0 360 230" {look} role="img" aria-label="{escape(title)}">{"".join(parts)}</svg>'
 
 # %% ../nbs/10_report.ipynb #e0b64c0b
 def legend(
@@ -143,7 +148,7 @@ def svg_reliability(
         (x, y), words = in_frame(b.low, b.accuracy, (0, 1), (0, 1)), f'{b.images} images: confidence {b.confidence:.1%}, right {b.accuracy:.1%}'
         inside += (f'<rect x="{x:.1f}" y="{y:.1f}" width="{294/len(bins) - 1:.1f}" height="{190 - y:.1f}" fill="{COLOURS[0]}">'
                    f'<title>{words}</title></rect>')
-    inside += '<line x1="48" y1="190" x2="342" y2="44" class="even"/>'
+    inside += '<line x1="48" y1="190" x2="342" y2="44" class="even" stroke="currentColor" stroke-dasharray="4 3"/>'
     title = f'{name}: calibration error {calibration_error(bins):.2%}'
     return f'<div class="chart">{svg_frame(inside, title, "confidence", ticks, ticks, (0, 1), "share right")}</div>'
 
@@ -219,10 +224,10 @@ svg .name{font-weight:600;fill:var(--ink)}
 .names{display:flex;flex-wrap:wrap;gap:.1rem 1rem;padding-left:.3rem;font-size:.8rem;color:var(--soft)}
 .names.long{flex-direction:column}
 .names span{max-width:100%;overflow:hidden;text-overflow:ellipsis;white-space:nowrap}
-svg .rule{stroke:var(--line)}
-svg .even{stroke:var(--ink);stroke-dasharray:4 3}
+svg .rule{stroke:var(--line);stroke-opacity:1}
+svg .even{stroke:var(--ink)}
 .gallery{display:grid;gap:.6rem;grid-template-columns:repeat(auto-fill,minmax(108px,1fr))}
-.maps{grid-template-columns:repeat(auto-fill,minmax(min(100%,250px),1fr))}
+.maps{grid-template-columns:repeat(auto-fill,minmax(min(100%,400px),1fr))}
 figure{margin:0;background:var(--card);border-radius:6px;padding:.4rem;break-inside:avoid}
 figcaption{font-size:.78rem;line-height:1.35;margin-top:.3rem}
 figure img{width:100%;image-rendering:pixelated;display:block;border-radius:3px}
@@ -242,7 +247,7 @@ body{font-size:10.5px;max-width:none;padding:0}
 nav{display:none}
 h2{break-after:avoid}
 .gallery{grid-template-columns:repeat(8,1fr)}
-.maps{grid-template-columns:repeat(3,1fr)}
+.maps{grid-template-columns:repeat(2,1fr)}
 *{print-color-adjust:exact;-webkit-print-color-adjust:exact}}
 """
 
@@ -261,18 +266,30 @@ def html_page(
             f'<nav>{links}</nav>{body}<footer>Made by cifar_cam. This page is one file and needs no network.</footer></body></html>')
 
 # %% ../nbs/10_report.ipynb #47b0e84e
+def recipe_of(
+    card:dict, # a run card; that of the demo keeps the one of the training in `trained`
+)->dict: # empty if there is none
+    "The recipe that a run card names."
+    trained = card.get('trained') if isinstance(card.get('trained'), dict) else card
+    return trained.get('recipe') if isinstance(trained.get('recipe'), dict) else {}
+
+# %% ../nbs/10_report.ipynb #8f14077f
 def model_of_run(
     run:Run, # from `read_run`
 )->tuple[torch.nn.Module,object]: # the network in evaluation mode, on the CPU; uint8 `(B,32,32,3)` -> its input
     "The network whose weights a run holds, and how its images are prepared."
     shapes = {name: tuple(value.shape) for name, value in run.weights.items()}
-    recipe = run.card.get('recipe') if isinstance(run.card.get('recipe'), dict) else {}
-    for make in [MODELS[recipe['model']]] if recipe.get('model') in MODELS else MODELS.values():
+    model_name, pipeline = (run.card['recipe'].get(key) if isinstance(run.card.get('recipe'), dict) else None
+                            for key in ('model', 'pipeline'))
+    try: prepare = plain_pipeline(pipeline) if pipeline else normalise
+    except (ValueError, TypeError, KeyError) as error:
+        raise ValueError(f'run must name a known pipeline; {run.path/"run.json"} says {str(pipeline)[:60]!r} ({error})') from None
+    named = isinstance(model_name, str) and model_name in MODELS
+    for make in [MODELS[model_name]] if named else MODELS.values():
         model = make(weights=False) if 'weights' in signature(make).parameters else make() # a run brings its own weights
         own = {name: tuple(value.shape) for name, value in model.state_dict().items()}
         if own == shapes:
             model.load_state_dict(run.weights)
-            prepare = plain_pipeline(recipe['pipeline']) if recipe.get('pipeline') else normalise
             return model.eval().to(memory_format=torch.channels_last), prepare
         wrong = [name for name in own if own[name] != shapes.get(name)]
         if own.keys() == shapes.keys() and all(shapes[name] and own[name] == (len(CLASSES), *shapes[name][1:]) for name in wrong):
@@ -356,10 +373,11 @@ def pair_table(
 def words_of(
     row, # one row of a table
 )->str:
-    "True and predicted class of one image as HTML."
+    "Index, true and predicted class of one image as HTML."
     doubt = f'<br>{getattr(row, "votes", "label doubtful")}' if getattr(row, 'doubtful', False) else ''
     mark = ' class="bad"' if row.true != row.predicted else ''
-    return (f'true <b>{CLASSES[row.true]}</b> {row.true_confidence:.0%}<br>'
+    where = f'{"test" if hasattr(row, "doubtful") else "image"} {row.index}'
+    return (f'<span class="soft">{where}</span><br>true <b>{CLASSES[row.true]}</b> {row.true_confidence:.0%}<br>'
             f'said <b{mark}>{CLASSES[row.predicted]}</b> {row.confidence:.0%}{doubt}')
 
 # %% ../nbs/10_report.ipynb #9cf69fe5
@@ -370,7 +388,7 @@ def plain_gallery(
 )->str:
     "Images with true and predicted class."
     if not len(rows): return f'<p>Nothing to show: {escape(rule)}.</p>'
-    figures = ''.join(f'<figure><img src="{png_uri(picture)}" alt="test image {row.index}"><figcaption>{words_of(row)}</figcaption></figure>'
+    figures = ''.join(f'<figure><img src="{png_uri(picture)}" alt="image {row.index}"><figcaption>{words_of(row)}</figcaption></figure>'
                       for picture, row in zip(pictures, rows.itertuples(index=False), strict=True))
     return f'<p>{escape(rule)}.</p><div class="gallery">{figures}</div>'
 
@@ -401,8 +419,10 @@ def map_gallery(
         inside = ''.join(f'<div><img src="{png_uri(t)}" alt="{name}">{name}</div>' for t, name in zip(four, names, strict=True))
         figures += f'<figure><div class="tiles">{inside}</div><figcaption>{words_of(row)}</figcaption></figure>'
     (h, w), (height, width) = said.shape[1:], np.shape(pictures)[1:3]
-    note = (f'Grad-CAM from the deepest layer whose map is at least 4x4. Here it is {h}x{w}: one number for each square of about '
-            f'{height/h:.2g}x{width/w:.2g} pixels. Said and true share one scale; in the difference red speaks for the predicted class, blue for the true one.')
+    note = (f'Grad-CAM at {escape(map_layer(model, pictures, prepare))}, the deepest layer before the pooling. '
+            f'Here it is {h}x{w}: one number for each square of about '
+            f'{height/h:.2g}x{width/w:.2g} pixels. Said and true share one scale, from dark (0) to yellow (the largest '
+            'value of both); in the difference red speaks for the predicted class, blue for the true one.')
     return f'<p>{note}</p><div class="gallery maps">{figures}</div>'
 
 # %% ../nbs/10_report.ipynb #56d1dee0
@@ -434,9 +454,9 @@ def calibration(
     curve = curve.iloc[np.unique(np.linspace(0, len(curve) - 1, 200).astype(int))] if len(curve) else curve
     silent = svg_lines({'right': (curve.coverage, curve.accuracy)}, 'Accuracy on the most confident images', 'share of the images answered', 'xy')
     notes = ('Calibration error: how far confidence and the share of right answers lie apart, on average. In the chart, bars below the dashed line '
-             'say that the network was too sure, bars above it that it was too modest.',
-             'Temperature T: the logits are divided by T, which changes every confidence and no prediction. T below 1: the network was too modest, '
-             'as after training with label smoothing. T above 1: it was too sure.',
+             'say that the network was overconfident, bars above it that it was underconfident.',
+             'Temperature T: the logits are divided by T, which changes every confidence and no prediction. T below 1: the network was underconfident, '
+             'as after training with label smoothing. T above 1: it was overconfident.',
              f'Here T is {temperature:.2f}, {words}; the loss goes from {table.loss.mean():.4f} to {scaled.loss.mean():.4f}.')
     charts = f'{svg_reliability(table, "As it is")}{svg_reliability(scaled, "After scaling")}{silent}'
     return ''.join(f'<p>{escape(note)}</p>' for note in notes) + f'<div class="charts">{charts}</div>'
@@ -468,19 +488,27 @@ def doubtful_part(
     return f'<p>{source}</p>{html_table(lines)}{gallery}'
 
 # %% ../nbs/10_report.ipynb #c9cf64dc
-def long_run_part(
+def long_run(
     model:torch.nn.Module, # the network of the page
-)->str: # empty if the package keeps no long run of these weights
+)->tuple[pd.DataFrame,dict]|None: # the table of all 10,000 test images with doubtful and duplicate, the facts; None for other weights
     "What the long run of notebook 07 found on all 10,000 test images, if it was made with these weights."
-    if not analysis_path().is_file() or load_tensors(analysis_path())[1].get('fingerprint') != fingerprint(model): return ''
     kept, facts = saved_analysis()
+    if facts.get('fingerprint') != fingerprint(model): return None
     table = table_from_logits(kept['logits'].float(), kept['labels'].long().numpy())
-    table = mark_doubtful(table).assign(duplicate=kept['match'].float().numpy() >= .6)
+    return mark_doubtful(table).assign(duplicate=kept['match'].float().numpy() >= .6), facts
+
+# %% ../nbs/10_report.ipynb #20a6f722
+def long_run_part(
+    long:tuple, # from `long_run`
+)->str:
+    "The error on all 10,000 test images, and what is left of it without doubtful labels and near-duplicates."
+    table, facts = long
     left = error_left(table)
     lines = pd.DataFrame({'test images': left.choice, 'number': left.images, 'mistakes': left.mistakes,
                           'error (95 %)': [share_lines(m, n) for m, n in zip(left.mistakes, left.images, strict=True)]})
     return (f'<p>Kept from the run of notebook 07 with these weights ({escape(str(facts.get("hardware")))}). Near-duplicate: the detail of a '
-            f'training image matches at 0.6 or more.</p><div class="split">{html_table(lines)}{pair_table(table, 5)}</div>')
+            'training image matches at 0.6 or more. Doubtful labels were pre-selected where a model disagreed with the label, so leaving them out '
+            f'lowers the error of almost any network.</p><div class="split">{html_table(lines)}{pair_table(table, 5)}</div>')
 
 # %% ../nbs/10_report.ipynb #cc9491f4
 def keep_predictions(
@@ -501,11 +529,16 @@ def kept_predictions(
     model:torch.nn.Module|None=None, # if given, the predictions must be its own
 )->tuple[pd.DataFrame,torch.Tensor]: # the table; the logits
     "The predictions that `keep_predictions` wrote; an error if they are another model's."
-    tensors, facts = load_tensors(Path(run)/'predictions.safetensors')
-    if model is not None and facts.get('fingerprint') != fingerprint(model):
-        raise ValueError(f'model must be the one that made the predictions in {run} (weights {facts.get("fingerprint")}); '
+    path = Path(run)/'predictions.safetensors'
+    try:
+        tensors, facts = load_tensors(path)
+        logits, true, index, made_by = tensors['logits'], tensors['true'].numpy(), tensors['index'].numpy(), facts.get('fingerprint')
+    except (KeyError, AttributeError, RecursionError, ValueError) as error:
+        raise ValueError(f'run must hold the predictions of a report; {path} does not ({error}). Write the report again') from None
+    if model is not None and made_by != fingerprint(model):
+        raise ValueError(f'model must be the one that made the predictions in {run} (weights {made_by}); '
                          f'got weights {fingerprint(model)}. Write the report again')
-    return table_from_logits(tensors['logits'], tensors['true'].numpy(), tensors['index'].numpy()), tensors['logits']
+    return table_from_logits(logits, true, index), logits
 
 # %% ../nbs/10_report.ipynb #d26c9c9e
 def report_sections(
@@ -514,6 +547,7 @@ def report_sections(
     prepare, # how its images are prepared
     judged:tuple, # images, table (with `doubtful` if they are test images), logits, temperature-scaled logits, words about it
     chosen:tuple, # rows and rule of `choose_mistakes`
+    long:tuple|None=None, # from `long_run`
 )->dict: # heading -> HTML
     "The parts of a report, in order: the results first, what they came from last."
     images, table, logits, (scaled, temperature, words) = judged
@@ -528,7 +562,7 @@ def report_sections(
              'Calibration': calibration(table, scaled_table, temperature, words), 'Misclassified images': plain_gallery(pictures, rows, rule),
              'The same images with Grad-CAM': map_gallery(model, pictures, rows, prepare)}
     if 'doubtful' in table: parts['Doubtful labels'] = doubtful_part(table, images)
-    if long := long_run_part(model): parts['All 10,000 test images'] = long
+    if long: parts['All 10,000 test images'] = long_run_part(long)
     return parts | {'Training': curves(run.history), 'Run card': f'<div class="cards">{fact_tables(run.card, "this run")}</div>'}
 
 # %% ../nbs/10_report.ipynb #a430ba62
@@ -541,6 +575,20 @@ def check_choice(
     choose_mistakes(table_from_logits(torch.zeros(0, len(CLASSES)), np.zeros(0, dtype=np.int64)), rule, n, seed) # among no images at all
     if n > 200: raise ValueError(f'n must be at most 200 images, so that the page stays under 3 MB; got {n}')
 
+# %% ../nbs/10_report.ipynb #9c0e122c
+def check_places(
+    paths, # files that will be written
+)->None:
+    "Refuse to write where a folder has that name."
+    for path in map(Path, paths):
+        if path.is_dir(): raise ValueError(f'{path} must be a file, but there is a folder of that name. Move it away, then start again')
+
+def places_of(
+    run:str|Path, # a run folder
+)->list[Path]: # what `write_report` writes
+    "The files of a report."
+    return [Path(run)/name for name in ('report.html', 'predictions.csv', 'predictions.safetensors')]
+
 # %% ../nbs/10_report.ipynb #82d0f6fe
 def images_to_judge(
     images, # as in `write_report`
@@ -552,8 +600,8 @@ def images_to_judge(
     if (images is None) != (labels is None):
         given, missing = ('labels', 'images') if images is None else ('images', 'labels')
         raise ValueError(f'{missing} must be given together with {given}; got {given} alone. Pass both, or neither for the embedded sample')
-    what = 'test images'
-    if images is None: images, labels, indices, what = *load_sample('test'), sample_indices('test'), 'embedded test images'
+    what = 'images' if indices is None else 'test images of CIFAR-10'
+    if images is None: images, labels, indices, what = *load_sample('test'), sample_indices('test'), 'embedded test images of CIFAR-10'
     images, labels = check_labelled(images, labels)
     if not len(images): raise ValueError('images must hold at least one image; got none. Leave images and labels out for the embedded sample')
     if indices is not None:
@@ -566,16 +614,52 @@ def images_to_judge(
     return images, labels, indices, valid, what
 
 # %% ../nbs/10_report.ipynb #818faa3e
+def network_words(
+    run:Run, # from `read_run`
+    model:torch.nn.Module, # its network
+)->str: # text
+    "Which network it is, and how and when it was trained, as far as the run card says so."
+    norms = Counter(type(m).__name__ for m in model.modules() if 'Norm' in type(m).__name__)
+    layers = ', '.join(f'{n} {name} layers' for name, n in norms.items()) or 'no normalisation layers'
+    card = run.card['trained'] if isinstance(run.card.get('trained'), dict) else run.card
+    facts = {'recipe': recipe_of(run.card).get('name'), 'training images': card.get('train_images'), 'seed': card.get('seed'),
+             'trained': str(card.get('started') or '')[:10], 'on': card.get('hardware')}
+    told = ''.join(f', {name} {str(value)[:80]}' for name, value in facts.items() if value not in (None, '', {}, []))
+    parameters = sum(p.numel() for p in model.parameters())
+    return f'{type(model).__name__} with {parameters:,} parameters ({layers}){told}'
+
+# %% ../nbs/10_report.ipynb #0d748d3b
+def finding(
+    table:pd.DataFrame, # from `prediction_table`
+)->str: # text
+    "The best and the worst class and the most frequent mistake, in words."
+    classes = per_class(table).dropna(subset='accuracy').sort_values('accuracy', kind='stable')
+    worst, best = (f'{c["class"]} {c.accuracy:.1%} ({c.low:.1%} to {c.high:.1%})' for _, c in classes.iloc[[0, -1]].iterrows())
+    words = f'Best class: {best}; worst: {worst}.' if len(classes) > 1 else f'Only one class: {best}.'
+    pair = confused_pairs(table, 1)
+    if len(pair): words += (f' Most frequent mistake: {pair.true[0]} taken for {pair.predicted[0]}, {pair["count"][0]} times, '
+                            f'{pair.back[0]} times the other way round.')
+    return words
+
+# %% ../nbs/10_report.ipynb #2ea1b582
 def lead_of(
     table:pd.DataFrame, # from `prediction_table`
-    what:str, # what was judged, such as 'test images'
+    what:str, # what was judged, such as 'test images of CIFAR-10'
+    network:str='', # from `network_words`
+    whole:pd.DataFrame|None=None, # the table of all test images, if `table` is a part of them
 )->str:
-    "The line at the top of a report: the accuracy, and how sure it is."
+    "The top of a report: the accuracy and how sure it is, the network, the data, the date, and the main findings."
     right, n = int((table.true == table.predicted).sum()), len(table)
     low, high = wilson_interval(right, n)
-    return (f'<p><span class="big">{right/n:.2%}</span> right on {n:,} {what}</p>'
-            f'<p class="soft">{n - right:,} mistakes. 95 % interval: {low:.2%} to {high:.2%}. '
-            'An interval made like this holds the accuracy on endlessly many such images 95 times in 100.</p>')
+    judged, soft = table if whole is None else whole, [f'Network: {network}.'] if network else []
+    soft.append(f'Page written on {datetime.now(timezone.utc):%Y-%m-%d}.')
+    lines = [f'<p><span class="big">{right/n:.2%}</span> right on {n:,} {what}</p>',
+             f'<p>{n - right:,} mistakes. 95 % confidence interval: {low:.2%} to {high:.2%}.</p>']
+    if whole is not None:
+        hits = int((whole.true == whole.predicted).sum())
+        lines.append(f'<p><b>On all {len(whole):,} test images: {percent(hits, len(whole))}</b>, {len(whole) - hits:,} mistakes.</p>')
+    lines.append(f'<p>{escape(finding(judged))} Counted on {len(judged):,} images.</p>')
+    return ''.join(lines) + ''.join(f'<p class="soft">{escape(line)}</p>' for line in soft)
 
 # %% ../nbs/10_report.ipynb #a76dd50f
 def write_report(
@@ -591,14 +675,17 @@ def write_report(
     "Judge a run on images and write one self-contained page about it."
     check_choice(rule, n, seed)
     run = read_run(run)
+    check_places(places_of(run.path))
     model, prepare = model_of_run(run)
     images, labels, indices, valid, what = images_to_judge(images, labels, indices, valid)
     table, logits = prediction_table(model, images, labels, indices, prepare=prepare)
     shown = table if indices is None else mark_doubtful(table)
     if valid is not None: valid = image_features(model, valid[0], prepare=prepare)[0], valid[1]
     judged = images, shown, logits, scaled_logits(logits, labels, valid)
-    sections = report_sections(run, model, prepare, judged, choose_mistakes(shown, rule, n, seed))
-    page = html_page(f'cifar_cam: {run.path.resolve().name}', lead_of(shown, what), sections)
+    long = long_run(model)
+    sections = report_sections(run, model, prepare, judged, choose_mistakes(shown, rule, n, seed), long)
+    whole = long[0] if long and 'doubtful' in shown and len(shown) < len(long[0]) else None
+    page = html_page(f'cifar_cam: {run.path.resolve().name}', lead_of(shown, what, network_words(run, model), whole), sections)
     keep_predictions(run.path, table, logits, model) # only now, when nothing can go wrong any more
     with atomic_path(run.path/'report.html') as path: path.write_text(page, encoding='utf-8')
     return run.path/'report.html'
@@ -664,17 +751,30 @@ def write_comparison(
     return Path(path)
 
 # %% ../nbs/10_report.ipynb #ee048d22
+def held_back(
+    card:dict, # a run card
+)->int: # of the 50,000 training images; 0 if the run kept none or was trained on the embedded sample
+    "How many images a run held back for validation."
+    trained = card['trained'] if isinstance(card.get('trained'), dict) else card
+    valid, seen = recipe_of(card).get('valid', 5000), trained.get('train_images', 45_000)
+    whole = all(isinstance(v, int) for v in (valid, seen)) and 0 < valid < 50_000 and seen + trained.get('valid_images', valid) > 2000
+    return valid if whole else 0
+
+# %% ../nbs/10_report.ipynb #5100f32c
 def report_data(
     data:str, # 'auto', 'sample' or 'test'
     root:str|None=None, # where CIFAR-10 is kept, see `cache_folder`
+    valid:int=5000, # training images that the run held back, see `held_back`
 )->dict: # what `write_report` needs: images, labels, indices, valid
     "The images a run is judged on."
     if data not in ('auto', 'sample', 'test'): raise ValueError(f"data must be 'auto', 'sample' or 'test'; got {data!r}")
     if data == 'sample' or (data == 'auto' and not (cache_folder(root)/'cifar10'/'verified.json').is_file()): return {}
     images, labels = load_cifar10('test', root)
+    found = dict(images=images, labels=labels, indices=np.arange(len(labels)))
+    if not valid: return found
     train_images, train_labels = load_cifar10('train', root)
-    valid = split_train_valid(train_labels)[1]
-    return dict(images=images, labels=labels, indices=np.arange(len(labels)), valid=(train_images[valid], train_labels[valid]))
+    kept = split_train_valid(train_labels, valid=valid)[1][:5000] # 5,000 are enough for one number
+    return found | dict(valid=(train_images[kept], train_labels[kept]))
 
 # %% ../nbs/10_report.ipynb #ccd30d51
 def report_command(
@@ -693,15 +793,17 @@ def report_command(
     with plain_errors():
         run_names(options.runs) # all of this must be right before the first pass
         check_choice(options.rule, options.images, options.seed)
-        for run in options.runs: read_run(run)
-        data = report_data(options.data, options.root)
-        for run in options.runs:
+        comparison = Path(options.runs[0]).parent/'comparison.html'
+        check_places([place for run in options.runs for place in places_of(run)] + [comparison]*(len(options.runs) > 1))
+        cards = [read_run(run).card for run in options.runs]
+        for run, card in zip(options.runs, cards, strict=True):
+            data = report_data(options.data, options.root, held_back(card))
             page = write_report(run, **data, rule=options.rule, n=options.images, seed=options.seed)
             table, _ = kept_predictions(run)
             what = 'test images' if data else 'embedded test images'
             print(f'{run}: {(table.true == table.predicted).mean():.2%} right on {len(table):,} {what}; see {page}')
         if len(options.runs) > 1:
-            print(f'comparison: see {write_comparison(options.runs, Path(options.runs[0]).parent/"comparison.html")}')
+            print(f'comparison: see {write_comparison(options.runs, comparison)}')
 
 # %% ../nbs/10_report.ipynb #231037ef
 def save_galleries(
@@ -714,9 +816,13 @@ def save_galleries(
     rows, rule = choose_mistakes(table)
     pictures, paths = images_of(rows, table, images), []
     shown = {'mistakes': pictures}
-    if len(rows): shown['mistakes_gradcam'] = overlay(pictures, class_maps(model, pictures, rows, prepare=prepare, of=('predicted',))[0])
+    heat = ''
+    if len(rows):
+        maps, = class_maps(model, pictures, rows, prepare=prepare, of=('predicted',))
+        shown['mistakes_gradcam'] = overlay(pictures, maps)
+        heat = f'Grad-CAM of the predicted class at {map_layer(model, pictures, prepare)}, {maps.shape[1]}x{maps.shape[2]} values'
     for name, tiles in shown.items():
-        figure = plot_gallery(tiles, rows, rule).flat[0].figure
+        figure = plot_gallery(tiles, rows, rule, heat=heat if name == 'mistakes_gradcam' else '').flat[0].figure
         with atomic_path(Path(run)/f'{name}.png') as path: figure.savefig(path, dpi=150, format='png')
         plt.close(figure)
         paths.append(Path(run)/f'{name}.png')
@@ -728,9 +834,10 @@ def demo_run(
 )->Path: # the folder `root/demo`
     "The run folder of the demo: the embedded weights, their report and two pictures."
     kept = Path(root)/'demo'/'run.json'
-    try: ours = not kept.is_file() or 'trained' in json.loads(kept.read_text()) # only the demo's card has this
-    except (ValueError, TypeError): ours = False
+    try: ours = not kept.is_file() or 'trained' in read_card(kept.parent) # only the demo's card has this
+    except ValueError: ours = False
     if not ours: raise ValueError(f'root must not hold a run of yours that is named demo; {kept.parent} is one. Choose another folder with --root')
+    check_places([*places_of(kept.parent), kept.with_name('mistakes.png'), kept.with_name('mistakes_gradcam.png')])
     model, card = load_pretrained(), pretrained_card()
     history = pd.DataFrame(card.pop('history', None) or {'epoch': []})
     run = finish_run(new_run('demo', root), model.state_dict(), history, run_card(trained=card))

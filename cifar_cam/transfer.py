@@ -73,6 +73,14 @@ def freeze(
     model.still = children if statistics else 0
     return model.train(model.training)
 
+# %% ../nbs/08_transfer.ipynb #89abf7a0
+def check_dropout(
+    dropout:float, # what the caller gave
+)->float: # the same
+    "Raises unless `dropout` is a share below 1."
+    if isinstance(dropout, (int, float)) and 0 <= dropout < 1: return dropout
+    raise ValueError(f'dropout must be from 0 to below 1; got {dropout!r}. The published sweep tries 0.1 to 0.4')
+
 # %% ../nbs/08_transfer.ipynb #6a1663c0
 def small_head(
     inputs:int=512, # numbers an image from the layers below; 512 for a ResNet-18
@@ -81,8 +89,7 @@ def small_head(
     dropout:float=0.2, # 0..1: share of hidden numbers that is dropped in training; 0.2 as published
 )->nn.Sequential: # `(B,inputs)` -> logits `(B,num_classes)`
     "A head of two linear layers with dropout between them."
-    if not 0 <= dropout < 1: raise ValueError(f'dropout must be from 0 to below 1; got {dropout!r}. The published sweep tries 0.1 to 0.4')
-    return nn.Sequential(nn.Linear(inputs, hidden), nn.ReLU(), nn.Dropout(dropout), nn.Linear(hidden, num_classes))
+    return nn.Sequential(nn.Linear(inputs, hidden), nn.ReLU(), nn.Dropout(check_dropout(dropout)), nn.Linear(hidden, num_classes))
 
 # %% ../nbs/08_transfer.ipynb #05815ff3
 def finetune_all(
@@ -113,12 +120,11 @@ def freeze_10(
 
 # %% ../nbs/08_transfer.ipynb #a5a3f9dc
 def mini_dropout(
-    dropout:float=0.3, # 0..1, in the head; the published choice after a sweep from 0.1 to 0.4
-    weights:bool=True, # ImageNet's weights; False for the untrained twin
+    dropout:float=0.3, # 0..1: share of the 512 features that is dropped in training; the published choice after a sweep
 )->TransferResNet:
-    "A still backbone and a head with `dropout`, for few images 224 pixels wide."
-    model = freeze(imagenet_resnet18(weights=weights), 9)
-    model.fc = small_head(dropout=dropout)
+    "torchvision's ResNet-18 untrained, with `dropout` before its last layer; for few images 224 pixels wide."
+    model = imagenet_resnet18(weights=False)
+    model.fc = nn.Sequential(nn.Dropout(check_dropout(dropout)), model.fc)
     return model
 
 # %% ../nbs/08_transfer.ipynb #25e736be

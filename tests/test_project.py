@@ -11,8 +11,11 @@ from nbdev.export import nb_export
 
 root = Path(__file__).resolve().parent.parent
 config = get_config(path=root)
-notebooks = sorted((root/'nbs').glob('*.ipynb'))
+notebooks = sorted((root/'nbs').rglob('*.ipynb'))
 numbered = [p for p in notebooks if p.name[0].isdigit()]
+hood = sorted((root/'nbs'/'hood').glob('*.ipynb'))
+room = {p.stem.split('_', 1)[-1] if p in numbered else p.stem: p for p in numbered + hood}  # module -> notebook
+FRONT = {'explorers', 'report'}  # the hood's front rooms: they stand on the lessons
 
 
 def cells(path): return json.loads(path.read_text(encoding='utf-8'))['cells']
@@ -26,15 +29,17 @@ def test_the_owner_stands_in_settings_only(path):
     assert owners == {config.user}
 
 
-@pytest.mark.parametrize('path', numbered, ids=lambda p: p.stem)
+@pytest.mark.parametrize('path', numbered + hood, ids=lambda p: p.stem)
 def test_a_notebook_opens_in_colab_and_installs_the_package(path):
     source = [''.join(c['source']) for c in cells(path)]
-    assert f'colab.research.google.com/github/{config.user}/{config.repo}/blob/{config.branch}/nbs/{path.name}' in source[0]
-    install = next(s for s in source if 'pip install' in s)
-    assert install == f'#| eval: false\n!pip install -q git+https://github.com/{config.user}/{config.repo}'
+    assert re.fullmatch(r'# .+\n\n> .+', source[0]), 'the site shows of the first cell only title and promise'
+    assert f'colab.research.google.com/github/{config.user}/{config.repo}/blob/{config.branch}/{path.relative_to(root)}' in source[1]
+    installs = [s for s in source if '!pip install' in s]
+    assert len(installs) == 1
+    assert installs[0].replace('#| code-fold: true\n', '') == f'#| eval: false\n!pip install -q git+https://github.com/{config.user}/{config.repo}'
 
 
-@pytest.mark.parametrize('path', numbered, ids=lambda p: p.stem)
+@pytest.mark.parametrize('path', numbered + hood, ids=lambda p: p.stem)
 def test_the_exported_module_is_that_of_the_notebook(path, tmp_path):
     lib = tmp_path/config.lib_name
     nb_export(path, lib_path=lib)
@@ -54,17 +59,24 @@ def test_saved_outputs_are_fit_to_publish(path):
     assert not any(o['output_type'] == 'error' for o in outputs)
 
 
-@pytest.mark.parametrize('path', numbered, ids=lambda p: p.stem)
-def test_a_notebook_imports_from_lower_numbers_only(path):
-    order = {p.stem.split('_', 1)[1]: p.stem.split('_')[0] for p in numbered}
+@pytest.mark.parametrize('path', numbered + hood, ids=lambda p: p.stem)
+def test_nothing_points_up(path):
+    "Lessons import lower lessons and the hood, the hood imports the hood; its front rooms may import lessons, and no room below imports them."
     exported = [''.join(c['source']) for c in cells(path) if ''.join(c['source']).startswith('#| export')]
-    for name in re.findall(r'from cifar_cam\.(\w+) import', '\n'.join(exported)):
-        assert order[name] < path.stem.split('_')[0], f'{path.stem} imports {name}'
+    for name in re.findall(r'^ *from cifar_cam\.(\w+) import', '\n'.join(exported), re.M):
+        if path in numbered: assert room[name] in hood or room[name].name < path.name, f'{path.stem} imports {name}'
+        elif path.stem not in FRONT: assert room[name] in hood, f'{path.stem} imports the lesson {name}'
+        if path.stem not in FRONT and path.stem != '13_your_run': assert name not in FRONT, f'{path.stem} imports {name}'
 
 
 def test_the_readme_is_made_from_the_index(tmp_path):
-    before = (root/'README.md').read_bytes()
-    subprocess.run([sys.executable, root/'tools'/'make_readme.py'], check=True)
-    after = (root/'README.md').read_bytes()
-    (root/'README.md').write_bytes(before)
-    assert after == before, 'run: make check'
+    subprocess.run([sys.executable, root/'tools'/'make_readme.py', tmp_path/'README.md'], check=True)
+    assert (tmp_path/'README.md').read_bytes() == (root/'README.md').read_bytes(), 'run: make check'
+
+
+@pytest.mark.parametrize('path', numbered, ids=lambda p: p.stem)
+def test_each_exercise_is_tried_with_right_and_wrong_answers(path):
+    code = [''.join(c['source']) for c in cells(path) if c['cell_type'] == 'code']
+    checks = re.findall(r'^@exercise\ndef (\w+)', '\n'.join(code), re.M)
+    tried = re.findall(r'^test_exercise\((\w+)', '\n'.join(code), re.M)
+    assert len(checks) >= 2 and set(checks) <= set(tried), f'not tried: {set(checks) - set(tried)}'

@@ -2,17 +2,21 @@
 import re
 import shutil
 import time
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 import torch
+from torch import nn
 
+import cifar_cam.recipes
 import cifar_cam.report
 from cifar_cam.core import finish_run, new_run, read_run
-from cifar_cam.data import load_sample, sample_indices
-from cifar_cam.report import (axis_ticks, class_comparison, demo_command, demo_run, kept_predictions, keep_predictions, report_command,
-                              run_names, svg_lines, write_comparison, write_report)
+from cifar_cam.data import load_sample, sample_indices, split_train_valid
+from cifar_cam.recipes import find_recipe, recipe_data, run_recipe, train_command
+from cifar_cam.report import (axis_ticks, class_comparison, demo_command, demo_run, held_back, kept_predictions, keep_predictions,
+                              report_command, report_data, run_names, svg_lines, write_comparison, write_report)
 from cifar_cam.resnet import david_resnet, load_pretrained, pretrained_path, resnet18
 
 chromium = shutil.which('chromium') or shutil.which('chromium-browser') or shutil.which('google-chrome')
@@ -62,7 +66,10 @@ def test_a_page_has_all_its_parts(pages):
 def test_the_lead_gives_the_accuracy_once_with_its_interval(pages):
     lead = re.search('</h1>(.*?)<nav>', (pages[0][0]/'report.html').read_text(encoding='utf-8'))[1]
     right = kept_predictions(pages[0][0])[0].eval('true == predicted').mean()
-    assert lead.count(f'{right:.2%}') == 1 and lead.count('95 % interval') == 1
+    assert lead.count(f'{right:.2%}') == 1 and lead.count('95 % confidence interval') == 1
+    for words in ('60 test images of CIFAR-10', 'ResNet with 11,173,962 parameters', 'LayerNorm', 'recipe layernorm-fast', 'Page written on 20',
+                  'Most frequent mistake'): assert words in lead
+    assert 'On all 10,000' not in lead # nobody knows, for these weights
 
 
 def test_axes_have_round_numbers_that_enclose_the_values():
@@ -145,12 +152,106 @@ def test_predictions_are_kept_only_with_their_page(pages, monkeypatch):
 @pytest.mark.parametrize('file, text, words', [
     ('run.json', '[1]', 'no JSON object'), ('run.json', 'null', 'no JSON object'), ('run.json', '{', 'is not JSON'),
     ('history.csv', '', 'history.csv is no table'), ('history.csv', 'epoch\n1\n2,3\n', 'history.csv is no table'),
-    ('history.csv', 'epoch,train_loss\n1,2.0\n2,high\n', "column train_loss, not 'high'"), ('history.csv', 'size\nbig\n', "column size, not 'big'")])
+    ('history.csv', 'epoch,train_loss\n1,2.0\n2,high\n', "column train_loss, not 'high'"), ('history.csv', 'size\nbig\n', "column size, not 'big'"),
+    ('history.csv', 'epoch,seconds\n1,inf\n', 'column seconds, not inf'), ('history.csv', f'epoch\n1{"0"*400}\n', 'column epoch'),
+    ('run.json', '['*100_000, 'run.json is not JSON'), ('run.json', '{"a":'*400 + '1' + '}'*400, 'more than 20 levels deep'),
+    ('run.json', '{"a": "' + 'x'*20_000_000 + '"}', 'run.json has 20,000,009 bytes'), ('history.csv', 'epoch\n' + '1\n'*600_000, 'history.csv has')])
 def test_damaged_run_files_are_named(tmp_path, file, text, words):
     run = finish_run(new_run('damaged', tmp_path), {'w': torch.ones(1)}, history, {})
     (run/file).write_text(text)
     with pytest.raises(ValueError) as error: read_run(run)
     assert words in str(error.value) and str(run) in str(error.value) and '\n' not in str(error.value)
+
+
+@pytest.mark.parametrize('name', ['run.json', 'history.csv', 'weights.safetensors'])
+def test_a_file_of_30_gigabytes_is_not_read(tmp_path, capsys, name):
+    run = finish_run(new_run('huge', tmp_path), {'w': torch.ones(1)}, history, {})
+    with open(run/name, 'rb+') as file: file.truncate(30_000_000_000) # sparse: it takes no room
+    with pytest.raises(SystemExit) as leaving: report_command([str(run), '--data', 'sample'])
+    said = capsys.readouterr().err
+    assert leaving.value.code == 2 and f'{run/name} has 30,000,000,000 bytes' in said and len(said.strip().splitlines()) == 1
+
+
+def test_foreign_notes_in_the_weights_are_one_line(tmp_path, capsys):
+    from safetensors.torch import save_file
+    run = finish_run(new_run('foreign', tmp_path), {'w': torch.ones(1)}, history, {})
+    for notes in ({'facts': 'no JSON'}, {'facts': '['*100_000}):
+        save_file({'w': torch.ones(1)}, run/'weights.safetensors', metadata=notes)
+        with pytest.raises(SystemExit) as leaving: report_command([str(run), '--data', 'sample'])
+        said = capsys.readouterr().err
+        assert leaving.value.code == 2 and str(run/'weights.safetensors') in said and len(said.strip().splitlines()) == 1
+
+
+@pytest.mark.parametrize('recipe, words', [(dict(model=['x']), 'do not fit'), (dict(pipeline={'a': 1}), 'must name a known pipeline'),
+                                           (dict(pipeline='none such'), 'must name a known pipeline'), ([1], 'do not fit')])
+def test_a_strange_recipe_in_a_card_is_one_line(tmp_path, capsys, recipe, words):
+    run = finish_run(new_run('strange', tmp_path), {'w': torch.ones(1)}, history, dict(recipe=recipe, seed=[1], trained=3))
+    with pytest.raises(SystemExit) as leaving: report_command([str(run), '--data', 'sample'])
+    said = capsys.readouterr().err
+    assert leaving.value.code == 2 and words in said and str(run) in said and len(said.strip().splitlines()) == 1
+
+
+@pytest.mark.parametrize('name', ['report.html', 'predictions.csv', 'predictions.safetensors', '../comparison.html'])
+def test_a_folder_in_the_place_of_a_page_is_found_before_the_pass(tmp_path, capsys, monkeypatch, name):
+    monkeypatch.setattr(cifar_cam.report, 'prediction_table', lambda *_, **options: pytest.fail('it began'))
+    runs = [finish_run(new_run(kind, tmp_path), resnet18().state_dict(), history, {}) for kind in ('a', 'b')]
+    (runs[0]/name).mkdir()
+    with pytest.raises(SystemExit) as leaving: report_command([*map(str, runs), '--data', 'sample'])
+    said = capsys.readouterr().err
+    assert leaving.value.code == 2 and 'there is a folder of that name' in said and Path(name).name in said
+
+
+def test_predictions_of_somebody_else_are_refused_by_name(pages, tmp_path):
+    from safetensors.torch import save_file
+    path = tmp_path/'predictions.safetensors'
+    for tensors, notes in (({'logits': torch.ones(1, 10)}, {}), ({'x': torch.ones(1)}, {'facts': '[1]'}), ({'x': torch.ones(1)}, {'facts': 'no'})):
+        save_file(tensors, path, metadata=notes)
+        with pytest.raises(ValueError, match='predictions.safetensors does not'): kept_predictions(tmp_path)
+
+
+def test_a_finished_run_without_weights_gets_one_advice(tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    run = finish_run(new_run('lost', 'runs'), {'w': torch.ones(1)}, history, {})
+    (run/'weights.safetensors').unlink()
+    said = []
+    for start in (lambda: report_command([str(run), '--data', 'sample']), lambda: train_command('layernorm-fast', run='lost', sample=True)):
+        with pytest.raises(SystemExit) as leaving: start()
+        assert leaving.value.code == 2
+        said.append(capsys.readouterr().err)
+    for words in said: assert 'finished' in words and 'remove' in words and 'resumes' not in words
+    assert 'lacks weights.safetensors' in said[0]
+
+
+def test_training_and_report_say_one_number(tmp_path, monkeypatch):
+    "Training may run in bfloat16; what it says of the test images is what float32 says, as in the report."
+    tiny = lambda: nn.Sequential(nn.Conv2d(3, 8, 3, 4, 1), nn.ReLU(), nn.AdaptiveAvgPool2d(2), nn.Flatten(), nn.Linear(32, 10))
+    monkeypatch.setitem(cifar_cam.recipes.MODELS, 'tiny', tiny)
+    data = recipe_data(300, True)
+    recipe = find_recipe('layernorm-fast', model='tiny', epochs=2, batch_size=32)
+    card = run_recipe(recipe, new_run('short', tmp_path), data, precision='bfloat16', progress=False)
+    write_report(tmp_path/'short', *data['test'])
+    table, _ = kept_predictions(tmp_path/'short')
+    assert card['test_accuracy'] == pytest.approx(table.eval('true == predicted').mean(), abs=1e-7)
+    assert card['test_loss'] == pytest.approx(table.loss.mean(), abs=1e-6) # bfloat16 is right to two or three digits
+
+
+def test_the_temperature_is_fitted_on_what_the_run_held_back(monkeypatch):
+    whole = dict(train_images=45_000, valid_images=5000)
+    assert [held_back(card) for card in ({}, whole, dict(trained=whole), dict(train_images=40_000, valid_images=10_000, recipe=dict(valid=10_000)))] \
+        == [5000, 5000, 5000, 10_000]
+    assert [held_back(card) for card in (dict(train_images=128, valid_images=100), dict(recipe=dict(valid=0)), dict(recipe=dict(valid='x')))] == [0, 0, 0]
+    labels = np.arange(50_000) % 10
+    monkeypatch.setattr('cifar_cam.report.load_cifar10', lambda split, root: (np.arange(50_000)[:, None], labels))
+    for valid, images in ((5000, 5000), (10_000, 5000), (100, 100)):
+        found = report_data('test', valid=valid)['valid'][0][:, 0]
+        assert len(found) == images and set(found) <= set(split_train_valid(labels, valid=valid)[1])
+    assert 'valid' not in report_data('test', valid=0)
+
+
+def test_a_chart_can_be_read_without_a_style_sheet():
+    chart = svg_lines({'a': ([1, 2], [.5, .7])}, 'Loss')
+    frame = re.search('<svg[^>]*>', chart)[0]
+    assert 'fill="currentColor"' in frame and 'stroke="currentColor"' in chart and not re.search('fill="#(000|59626e)', chart)
 
 
 @pytest.mark.parametrize('make', [resnet18, david_resnet])
@@ -177,7 +278,7 @@ def test_a_wrong_command_is_one_line_and_leaves_no_page(tmp_path, monkeypatch, c
 @needs_weights
 def test_the_demo_writes_page_and_pictures_within_a_minute(tmp_path, capsys, monkeypatch):
     drawn, draw = [], cifar_cam.report.plot_gallery
-    monkeypatch.setattr(cifar_cam.report, 'plot_gallery', lambda tiles, rows, rule: drawn.append(rows) or draw(tiles, rows, rule))
+    monkeypatch.setattr(cifar_cam.report, 'plot_gallery', lambda tiles, rows, rule, heat: drawn.append((rows, heat)) or draw(tiles, rows, rule, heat=heat))
     start = time.perf_counter()
     demo_command(['--root', str(tmp_path)])
     assert time.perf_counter() - start < 60
@@ -185,7 +286,10 @@ def test_the_demo_writes_page_and_pictures_within_a_minute(tmp_path, capsys, mon
     assert '1,000 embedded test images' in said and str(tmp_path/'demo'/'report.html') in said
     for name in ('mistakes.png', 'mistakes_gradcam.png'): assert (tmp_path/'demo'/name).read_bytes()[:4] == b'\x89PNG'
     assert (kept_predictions(tmp_path/'demo', load_pretrained())[0].eval('true == predicted')).mean() > .5
-    assert len(drawn) == 2 and all('doubtful' in rows for rows in drawn)
+    assert len(drawn) == 2 and all('doubtful' in rows for rows, _ in drawn)
+    assert [heat for _, heat in drawn] == ['', 'Grad-CAM of the predicted class at layer4, 4x4 values']
+    lead = re.search('</h1>(.*?)<nav>', (tmp_path/'demo'/'report.html').read_text(encoding='utf-8'))[1]
+    assert 'On all 10,000 test images: 92.17 %' in lead and 'test images of CIFAR-10' in lead
 
 
 @needs_weights

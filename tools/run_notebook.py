@@ -1,4 +1,7 @@
-"Runs one notebook afresh and keeps its outputs: `python tools/run_notebook.py 05 [slow,cuda]`."
+"""Runs one notebook afresh and keeps its outputs: `python tools/run_notebook.py 05 [slow,cuda]`.
+
+With `slow` the cells behind `LONG` run too, and what they wrote into `results/` moves to the repository's folder.
+"""
 import base64
 import io
 import os
@@ -21,10 +24,10 @@ config = get_config(path=root)
 
 def find_notebook(name):
     "The one notebook whose file name starts with `name` (`05`, `05_train` or a path)."
-    hits = sorted(p for p in (root/'nbs').glob('*.ipynb') if p.name.startswith(Path(name).name.removesuffix('.ipynb')))
-    if len(hits) == 1: return hits[0]
-    known = ', '.join(p.stem for p in sorted((root/'nbs').glob('*.ipynb')))
-    raise SystemExit(f'NB must name one notebook; {name!r} fits {len(hits)}. Choose one of: {known}')
+    stem, known = Path(name).name.removesuffix('.ipynb'), sorted((root/'nbs').rglob('*.ipynb'))
+    for hits in ([p for p in known if p.stem == stem], [p for p in known if p.stem.startswith(f'{stem}_')]):
+        if len(hits) == 1: return hits[0]
+    raise SystemExit(f'NB must name one notebook; {name!r} fits {len(hits)}. Choose one of: {", ".join(p.stem for p in known)}')
 
 
 def is_skipped(cell, flags):
@@ -62,15 +65,20 @@ def tidy(output, places):
 def run(path, run_flags=()):
     "Run `path` in `nbs/` and write it back with new outputs; stops at the first error and writes nothing."
     skip = [f for f in config.tst_flags.split() if f not in run_flags]
-    nb, kept = read_nb(path), {}
+    nb, kept, sources = read_nb(path), {}, {}
     for i, cell in enumerate(nb.cells):
-        if cell.cell_type == 'code' and is_skipped(cell, skip): kept[i] = cell.get('outputs', [])
+        if cell.cell_type != 'code': continue
+        if is_skipped(cell, skip): kept[i] = cell.get('outputs', [])
+        sources[i] = cell.source
+        if 'slow' in run_flags: cell.source = cell.source.replace('LONG = False', 'LONG = True')
     os.chdir(root/'nbs')
     sys.path.insert(0, str(root))
     shell, start = CaptureShell(mpl_format='png'), time.perf_counter()  # png: 100 dots an inch, not twice as many
     shell.run_all(nb, exc_stop=True, preproc=lambda cell: cell.cell_type == 'code' and is_skipped(cell, skip))
     if shell.exc: raise SystemExit(f'{path.name} failed: {shell.exc[1]!r}; nothing was written')
     places = [(str(root) + '/', ''), (str(root), '.'), (str(Path.home()), '~')]
+    for i, source in sources.items(): nb.cells[i].source = source
+    for file in Path('results').glob('*'): file.replace(root/'results'/file.name)
     for i, cell in enumerate(nb.cells):
         if i in kept: cell.outputs = kept[i]
         elif cell.cell_type == 'code':
