@@ -112,8 +112,8 @@ export class AnswerView {
     }
     const answer = view === 'now' ? this.now : this.before
     const bias = minus === null ? 'bias' : 'biases'
-    const sum = `The 16 cells average ${signed(mean(cells), 2)}. With the ${bias}, `
-      + `${signed(less(head.bias), 2)}, that is ${what}, ${signed(logit(answer), 2)}: `
+    const sum = `The 16 cells average ${signed(mean(cells), 3)}. With the ${bias}, `
+      + `${signed(less(head.bias), 3)}, that is ${what}, ${signed(logit(answer), 3)}: `
     if (minus === null) return `${sum}${percent(softmax(answer.logits)[k])} after softmax.`
     const [likely, other] = logit(answer) < 0 ? [minus, k] : [k, minus]
     const odds = Math.exp(Math.abs(logit(answer)))

@@ -187,6 +187,17 @@ def wait_for(found, seconds=30, explain=lambda: ''):
     raise AssertionError(f'nothing after {seconds} s {explain()}')
 
 
+def busy_cores(seconds=.5):
+    "How many processor cores others keep busy just now."
+    def read(): # user, nice, system, idle, iowait, ... of all cores, in hundredths of a second
+        return np.array(Path('/proc/stat').read_text().split('\n')[0].split()[1:], dtype=float)
+    if not Path('/proc/stat').is_file(): return 0.
+    before = read()
+    time.sleep(seconds)
+    spent = read() - before
+    return (spent.sum() - spent[3] - spent[4])/spent.sum()*os.cpu_count()
+
+
 class Page:
     "What a reader sees and does."
     def __init__(self, driver, server):
@@ -272,6 +283,7 @@ def model_of(pixels, model):
 def test_the_network_is_loaded_only_when_asked_for(page, server):
     server.asked.clear()
     page.open(start=False)
+    idle = busy_cores() < .5
     assert not [path for path in server.asked if re.search(r'runtime/|network\.onnx|worker', path)]
     assert 'Start the network' in page.text('start') and page.text('title').startswith('Test image')
     begin = time.perf_counter()
@@ -279,8 +291,7 @@ def test_the_network_is_loaded_only_when_asked_for(page, server):
     page.settle()
     seconds = time.perf_counter() - begin
     assert abs(sum(page.percentages()) - 100) < 1
-    busy = os.getloadavg()[0] > 1  # then seconds mean nothing
-    assert busy or seconds < 1.5
+    if idle: assert seconds < 1.5
 
 
 def test_a_hundred_images_have_the_logits_of_pytorch(opened, sample, twin):
@@ -377,8 +388,8 @@ def test_a_stroke_waits_for_the_network_and_for_little_else(opened):
 
 
 def test_a_stroke_is_answered_within_60_ms(opened):
-    if (load := os.getloadavg()[0]) > 1.5:
-        pytest.skip(f'this machine is too busy to time anything: load {load:.1f}')
+    if (busy := busy_cores()) > .5:
+        pytest.skip(f'{busy:.1f} cores of this machine are busy: no time to measure anything')
     waits, _ = stroke_times(opened)
     assert np.median(waits) < 60
 

@@ -4,6 +4,10 @@
 
 FOLDER is nbs/live if none is named. The runtime comes from npm once and is kept in the cache
 folder; its checksum in live/package-lock.json is checked at every build.
+
+A lesson shows a part of the page in a frame, at an image of its choice (its official index):
+
+    <iframe src="live/index.html?panel=1&image=25&class=bird&minus=cat" width="100%" height="780">
 """
 import argparse
 import base64
@@ -21,13 +25,14 @@ from pathlib import Path
 import numpy as np
 from live_network import VARIANTS, export_network, fingerprint, packed
 
-from cifar_cam.data import CLASSES, MEAN, STD, cache_folder, load_sample
+from cifar_cam.data import CLASSES, MEAN, STD, load_sample
+from cifar_cam.download import cache_folder
 from cifar_cam.resnet import load_pretrained, pretrained_card
 
 ROOT = Path(__file__).resolve().parent.parent
 SOURCES = ROOT/'live'
 RUNTIME = ('ort.wasm.bundle.min.mjs', 'ort-wasm-simd-threaded.wasm')  # of onnxruntime-web's dist/
-PAGE = ('.html', '.css', '.js', '.txt')  # what is copied from live/
+PAGE = ('.html', '.css', '.js', '.svg', '.txt')  # what is copied from live/
 
 
 def read_lock():
@@ -110,8 +115,8 @@ def versioned(folder, name, data):
 
 
 def shorten(values):
-    "Float16 values with few digits, for JavaScript."
-    return [float(str(v)) for v in np.asarray(values, dtype=np.float16).ravel()]
+    "Float32 values with no more digits than they need, for JavaScript."
+    return [float(str(v)) for v in np.asarray(values, dtype=np.float32).ravel()]
 
 
 def write_facts(folder, variant, measured):

@@ -16,13 +16,8 @@ import onnxruntime
 from live_network import VARIANTS, export_network, fingerprint, packed
 
 from cifar_cam.core import run_card
-from cifar_cam.data import (
-    cache_folder,
-    load_cifar10,
-    normalise,
-    sample_indices,
-    split_train_valid,
-)
+from cifar_cam.data import load_cifar10, normalise, sample_indices, split_train_valid
+from cifar_cam.download import cache_folder
 from cifar_cam.resnet import load_pretrained
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -139,8 +134,8 @@ def explain(rows, chosen):
         'The ONNX file itself ran on 5,000 validation and 10,000 test images. Its convolutions are '
         'rounded, channel by channel, to whole numbers times one step; all else is float32.',
         'Download: the file after gzip, as the page fetches it. Same answer: the share of images '
-        "with float16's prediction. Lost / gained: test images that float16 gets right and this one "
-        'does not, and the reverse. Change of probability: the largest of the ten on an image, mean. '
+        "with float16's prediction. Lost / gained: test images that float16 gets right and this "
+        'one does not, and the reverse. Change of probability: the largest of the ten, mean. '
         "Maps: correlation with float16's map of its predicted class, median.", '',
         f'The rule, applied on validation images: the smallest download with the same answer on at '
         f"least {AGREE:.1%} of them. It chooses **{chosen['weights']}**."]
