@@ -16,7 +16,7 @@ from torch import nn
 
 from cifar_cam.resnet import load_pretrained
 
-VARIANTS = ('float16', 8, 6, 5, 4)  # float16 is how the package keeps its weights
+VARIANTS = ('float16', 8, 6, 5)  # float16 is how the package keeps its weights
 
 
 def round_channels(weight, bits):

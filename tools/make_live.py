@@ -1,6 +1,6 @@
 """Builds the page on which the embedded network runs in the reader's browser: `make live`.
 
-    python tools/make_live.py [FOLDER] [--weights float16|8|6|5|4]
+    python tools/make_live.py [FOLDER] [--weights float16|8|6|5]
 
 FOLDER is nbs/live if none is named. The runtime comes from npm once and is kept in the cache
 folder; its checksum in live/package-lock.json is checked at every build.

@@ -1,6 +1,6 @@
 """What rounding the weights costs: writes results/live.json and results/live.md.
 
-    python tools/measure_live.py [float16 8 6 5 4]
+    python tools/measure_live.py [float16 8 6 5]
 
 Every variant of the ONNX file runs on the 5,000 validation images, on which the variant is chosen,
 and on the 10,000 test images. What a variant said is kept in the cache folder, so the command
