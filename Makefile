@@ -3,7 +3,7 @@ SHELL := /bin/bash
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN := .venv/bin
 export NO_ALBUMENTATIONS_UPDATE := 1
-.PHONY: help demo test run results bench docs colab check clean owner
+.PHONY: help demo test run results analysis bench live docs colab check clean owner
 .DEFAULT_GOAL := help
 
 help:   ## show this list
@@ -41,9 +41,13 @@ bench: .venv/.dev   ## measure speed against the usual alternatives; what it pri
 	@set -e -o pipefail; for b in benchmarks/bench_*.py; do n=results/$$(basename $$b .py).md; echo "== $$b"; \
 		{ $(BIN)/python $$b | tee $$n.part && mv $$n.part $$n; } || { rm -f $$n.part; exit 1; }; done
 
+live: .venv/.dev   ## the page with the network in the browser, into nbs/live
+	@echo "[2/2] tools/make_live.py"
+	@$(BIN)/python tools/make_live.py
+
 docs: .venv/.dev   ## build the site into _docs (needs Quarto); everything else stays as it is
 	@command -v quarto >/dev/null || { echo "Quarto is not on the PATH: install it from quarto.org, then run make docs again"; exit 2; }
-	@if grep -q '^live:' Makefile; then $(MAKE) --no-print-directory live; fi  # the page that runs in the browser
+	@$(BIN)/python tools/make_live.py
 	@$(BIN)/python tools/build_docs.py && $(BIN)/python tools/finish_site.py
 
 colab: .venv/.dev   ## every notebook as in Colab: its versions, the built wheel, another folder, all cells (a large download)
@@ -58,4 +62,4 @@ owner: .venv/.dev   ## write the owner named in settings.ini into badges, instal
 	@$(BIN)/python tools/set_owner.py && $(BIN)/python tools/make_readme.py
 
 clean:  ## remove what the commands above made
-	rm -rf .venv _proc _docs build dist *.egg-info runs nbs/runs
+	rm -rf .venv _proc _docs build dist *.egg-info runs nbs/runs nbs/live
