@@ -3,7 +3,7 @@ SHELL := /bin/bash
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN := .venv/bin
 export NO_ALBUMENTATIONS_UPDATE := 1
-.PHONY: help demo test run results analysis bench live docs colab check clean owner
+.PHONY: help demo test run results bench live docs colab check clean owner
 .DEFAULT_GOAL := help
 
 help:   ## show this list
