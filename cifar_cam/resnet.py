@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['NORMS', 'LayerNorm', 'Block', 'check_images', 'check_classes', 'ResNet', 'start_weights', 'resnet18', 'read_window',
-           'LayerTracer', 'trace_model', 'check_step', 'read_layers', 'summary', 'receptive_box',
-           'draw_receptive_fields', 'DavidBlock', 'DavidResNet', 'david_resnet', 'pretrained_path', 'save_pretrained',
-           'read_pretrained', 'load_pretrained', 'pretrained_card']
+           'read_layers', 'summary', 'receptive_box', 'draw_receptive_fields', 'DavidBlock', 'DavidResNet',
+           'david_resnet', 'pretrained_path', 'save_pretrained', 'read_pretrained', 'load_pretrained',
+           'pretrained_card']
 
 # %% ../nbs/03_resnet.ipynb #7b55864d
 import difflib
@@ -24,13 +24,14 @@ from .core import kept_modes, load_tensors, save_tensors
 
 # %% ../nbs/03_resnet.ipynb #67d94edb
 class LayerNorm(nn.GroupNorm):
-    "Normalise each image over all its channels and pixels, then scale and shift each channel (Ba et al. 2016, eq. 3)."
+    "Normalise each image over all its numbers, then scale each channel (Ba et al. 2016, eq. 3)."
     def __init__(self,
         channels:int, # channels of the maps `(B,channels,h,w)`; one scale and one shift each
         eps:float=1e-5, # added to the variance; PyTorch's own choice in `nn.LayerNorm`
     ):
         if not isinstance(channels, int) or isinstance(channels, bool) or channels < 1:
-            raise ValueError(f'channels must be a whole number of at least 1; got {channels!r}. Use the number that the layer before puts out')
+            raise ValueError(f'channels must be a whole number of at least 1; got {channels!r}. '
+                             'Use the number that the layer before puts out')
         super().__init__(1, channels, eps)
 
 # %% ../nbs/03_resnet.ipynb #7fff4621
@@ -61,11 +62,14 @@ def check_images(
     "Raise an error unless `x` is a batch of normalised images `(B,3,H,W)`."
     if isinstance(x, fx.Proxy): return x # a tracer's stand-in has no shape yet
     if not isinstance(x, Tensor):
-        raise TypeError(f'x must be a tensor (B, 3, H, W); got {type(x).__name__}. Use normalise(images)')
+        raise TypeError(f'x must be a tensor (B, 3, H, W); got {type(x).__name__}. '
+                        'Use normalise(images)')
     if not x.is_floating_point():
-        raise TypeError(f'x must hold floating-point numbers; got {x.dtype} {tuple(x.shape)}. Use normalise(images) on raw images')
+        raise TypeError(f'x must hold floating-point numbers; got {x.dtype} {tuple(x.shape)}. '
+                        'Use normalise(images) on raw images')
     if x.ndim != 4 or x.shape[1] != 3:
-        raise ValueError(f'x must have shape (B, 3, H, W); got {tuple(x.shape)}. Use normalise(images), and x[None] for one image')
+        raise ValueError(f'x must have shape (B, 3, H, W); got {tuple(x.shape)}. '
+                         'Use normalise(images), and x[None] for one image')
     return x
 
 # %% ../nbs/03_resnet.ipynb #9b300ee0
@@ -74,15 +78,16 @@ def check_classes(
 )->int: # the same number
     "Raise an error unless `num_classes` is a whole number of at least 1."
     if not isinstance(num_classes, int) or isinstance(num_classes, bool) or num_classes < 1:
-        raise ValueError(f'num_classes must be a whole number of at least 1; got {num_classes!r}. CIFAR-10 has 10')
+        raise ValueError(f'num_classes must be a whole number of at least 1; got {num_classes!r}. '
+                         'CIFAR-10 has 10')
     return num_classes
 
 # %% ../nbs/03_resnet.ipynb #bf84db3a
 class ResNet(nn.Module):
-    "A ResNet-18 for small images: 3x3 stem, no max-pool, four stages of two blocks (He et al. 2015)."
+    "A ResNet-18 for small images: 3x3 stem, four stages of two blocks (after kuangliu)."
     def __init__(self,
         norm:type, # makes a normalization layer from a number of channels
-        num_classes:int, # logits an image
+        num_classes:int, # logits per image
     ):
         super().__init__()
         self.conv1, self.norm1 = nn.Conv2d(3, 64, 3, 1, 1, bias=False), norm(64)
@@ -101,35 +106,39 @@ class ResNet(nn.Module):
 def start_weights(
     model:nn.Module, # its convolutions are drawn anew, from PyTorch's generator
 )->nn.Module: # `model`
-    "Draw each convolution's weights so that a signal keeps its size through ReLUs (He et al. 2015, eq. 14)."
+    "Draw each convolution's weights so that gradients keep their size (He et al. 2015, eq. 14)."
     for module in model.modules():
-        if isinstance(module, nn.Conv2d): nn.init.kaiming_normal_(module.weight, mode='fan_out', nonlinearity='relu')
+        if isinstance(module, nn.Conv2d):
+            nn.init.kaiming_normal_(module.weight, mode='fan_out', nonlinearity='relu')
     return model
 
 # %% ../nbs/03_resnet.ipynb #883edea2
-NORMS = {'layer': LayerNorm, 'batch': nn.BatchNorm2d} # name -> what makes a layer from a number of channels
+# name -> what makes a layer from a number of channels
+NORMS = {'layer': LayerNorm, 'batch': nn.BatchNorm2d}
 
 # %% ../nbs/03_resnet.ipynb #a44e514a
 def resnet18(
     norm:str='layer', # 'layer' (statistics over C, H, W of one image) or 'batch'
-    num_classes:int=10, # logits an image; 10 for CIFAR-10
+    num_classes:int=10, # logits per image; 10 for CIFAR-10
 )->ResNet: # untrained, in training mode; 11,173,962 parameters with 10 classes
     "A ResNet-18 for 32x32 images with the normalization layer `norm`."
     if norm not in NORMS:
-        raise ValueError(f'norm must be one of {", ".join(map(repr, NORMS))}; got {norm!r}. This project uses norm=\'layer\'')
+        raise ValueError(f'norm must be one of {", ".join(map(repr, NORMS))}; got {norm!r}. '
+                         "This project uses norm='layer'")
     return start_weights(ResNet(NORMS[norm], check_classes(num_classes)))
 
 # %% ../nbs/03_resnet.ipynb #ee501479
 def read_window(
     module:nn.Module, # any layer
     width:int, # width of the map it reads
-)->tuple[int,int,int]: # kernel (with dilation), stride, padding; (1, 1, 0) for a layer that looks at single pixels
+)->tuple[int,int,int]: # kernel (with dilation), stride, padding; (1, 1, 0) for single pixels
     "The window through which a layer looks at its input map."
     last = lambda value: value[-1] if isinstance(value, tuple) else value
     if isinstance(module, (nn.Conv2d, nn.MaxPool2d, nn.AvgPool2d)):
         kernel = (last(module.kernel_size) - 1)*last(getattr(module, 'dilation', 1)) + 1
-        padding = module.padding if module.padding not in ('same', 'valid') else (kernel - 1)//2 * (module.padding == 'same')
-        return kernel, last(module.stride), last(padding)
+        named = {'same': (kernel - 1)//2, 'valid': 0}
+        padding = named[module.padding] if isinstance(module.padding, str) else last(module.padding)
+        return kernel, last(module.stride), padding
     if isinstance(module, (nn.AdaptiveAvgPool2d, nn.AdaptiveMaxPool2d)):
         out = last(module.output_size) or width
         return width - (out - 1)*(width//out), width//out, 0
@@ -142,70 +151,83 @@ class LayerTracer(fx.Tracer):
         module:nn.Module, # a part of the model
         name:str, # its dotted name
     )->bool: # True where the tracer shall not look inside
-        return type(module).forward.__module__.startswith('torch.nn') and not isinstance(module, nn.Sequential)
+        if isinstance(module, nn.Sequential): return False
+        return type(module).forward.__module__.startswith('torch.nn')
 
 # %% ../nbs/03_resnet.ipynb #72f75e46
 def trace_model(
-    model:nn.Module, # any model for images `(B,3,size,size)` that `torch.fx` can follow; left as found
+    model:nn.Module, # any that `torch.fx` can follow, for images `(B,3,size,size)`; left as found
     size:int, # width of the images
 )->fx.GraphModule: # its graph, in evaluation mode; each node knows the shape of its output
     "Follow one black image through the graph of `model`."
     if not isinstance(size, int) or isinstance(size, bool) or size < 1:
-        raise ValueError(f'size must be the width of the images in pixels, at least 1; got {size!r}. CIFAR-10 has 32')
+        raise ValueError('size must be the width of the images in pixels, at least 1; '
+                         f'got {size!r}. CIFAR-10 has 32')
     like = next(model.parameters(), torch.empty(0))
+    image = torch.zeros(1, 3, size, size, dtype=like.dtype, device=like.device)
     with kept_modes(model), torch.no_grad():
         try: traced = fx.GraphModule(model, LayerTracer().trace(model.eval()))
         except Exception as error: # a model may raise anything while it is traced
-            raise ValueError(f'model must be one that torch.fx can follow; {type(model).__name__} is not: {error}. '
+            name = type(model).__name__
+            raise ValueError(f'model must be one that torch.fx can follow; {name} is not: {error}. '
                              'Give a part of it, such as model.features') from error
-        ShapeProp(traced).propagate(torch.zeros(1, 3, size, size, dtype=like.dtype, device=like.device))
+        ShapeProp(traced).propagate(image)
     return traced
 
 # %% ../nbs/03_resnet.ipynb #f2cb4b82
 def check_step(
     node:fx.Node, # a step of a traced model
-    expected:int|None=None, # the width that a layer's window gives; None for a step that is no layer
+    expected:int|None=None, # the width that a layer's window gives; None if it is no layer
 ): # nothing
-    "Raise an error if a step changes the width of a map in a way that the recurrence does not know."
+    "Raise an error if a step changes a map's width in a way that the recurrence does not know."
     metas = [n.meta.get('tensor_meta') for n in (*node.all_input_nodes, node)]
     widths = {meta.shape[-1] for meta in metas if len(getattr(meta, 'shape', ())) == 4}
     name = getattr(node.target, '__name__', str(node.target))
-    if expected is None and (len(widths) > 1 or any(word in name for word in ('pool', 'conv', 'interpolate'))):
-        raise ValueError(f'model must change its maps with modules such as nn.MaxPool2d; it calls {name}. Make it a module')
-    if expected is not None and len(metas[-1].shape) == 4 and metas[-1].shape[-1] - expected not in (0, 1): # 1: ceil_mode
-        raise ValueError(f'model must use layers that keep or shrink their maps; {name} makes {metas[-1].shape[-1]} pixels where '
-                         f'its window gives {expected}. Give the part of the model before it')
+    if expected is None:
+        if len(widths) > 1 or any(word in name for word in ('pool', 'conv', 'interpolate')):
+            raise ValueError('model must change its maps with modules such as nn.MaxPool2d; '
+                             f'it calls {name}. Make it a module')
+        return
+    shape = metas[-1].shape
+    if len(shape) == 4 and shape[-1] - expected not in (0, 1): # 1: ceil_mode
+        raise ValueError('model must use layers that keep or shrink their maps; '
+                         f'{name} makes {shape[-1]} pixels where its window gives {expected}. '
+                         'Give the part of the model before it')
 
 # %% ../nbs/03_resnet.ipynb #6ac97a0c
 def read_layers(
-    model:nn.Module, # any model for images `(B,3,size,size)` that `torch.fx` can follow; left as found
+    model:nn.Module, # any that `torch.fx` can follow, for images `(B,3,size,size)`; left as found
     size:int=32, # width of the images
-)->list[dict]: # one a layer, in order: layer, shape, parameters, jump, field, start (centre of the first unit)
-    "Each layer's output and its place on the image, by the recurrence (Araujo et al. 2019, eq. 1-2)."
+)->list[dict]: # per layer: layer, shape, parameters, jump, field, start (centre of the first unit)
+    "Each layer's output and its place on the image (Araujo et al. 2019, eq. 1-2)."
     traced, seen, counted, rows = trace_model(model, size), {}, set(), []
     for node in traced.graph.nodes:
-        jump, field, start = max((seen[n] for n in node.all_input_nodes), key=lambda s: s[1], default=(1, 1, 0.0))
+        before = (seen[n] for n in node.all_input_nodes)
+        jump, field, start = max(before, key=lambda place: place[1], default=(1, 1, 0.0))
         if node.op == 'call_module':
             module = traced.get_submodule(node.target)
-            before, after = (n.meta['tensor_meta'].shape for n in (node.all_input_nodes[0], node))
-            kernel, stride, padding = read_window(module, before[-1])
-            check_step(node, (before[-1] + 2*padding - kernel)//stride + 1)
-            jump, field, start = jump*stride, field + (kernel - 1)*jump, start + ((kernel - 1)/2 - padding)*jump
+            given, made = (n.meta['tensor_meta'].shape for n in (node.all_input_nodes[0], node))
+            kernel, stride, padding = read_window(module, given[-1])
+            check_step(node, (given[-1] + 2*padding - kernel)//stride + 1)
+            start += ((kernel - 1)/2 - padding)*jump
+            jump, field = jump*stride, field + (kernel - 1)*jump
             own = sum(p.numel() for p in module.parameters() if id(p) not in counted)
             counted |= {id(p) for p in module.parameters()}
             if not isinstance(module, nn.Identity):
-                rows.append(dict(layer=node.target, shape=tuple(after[1:]), parameters=own, jump=jump, field=field, start=start))
+                rows.append(dict(layer=node.target, shape=tuple(made[1:]), parameters=own,
+                                 jump=jump, field=field, start=start))
         elif node.op in ('call_function', 'call_method'): check_step(node)
         seen[node] = jump, field, start
     return rows
 
 # %% ../nbs/03_resnet.ipynb #f4e793e9
 def summary(
-    model:nn.Module, # any model for images `(B,3,size,size)` that `torch.fx` can follow; left as found
+    model:nn.Module, # any that `torch.fx` can follow, for images `(B,3,size,size)`; left as found
     size:int=32, # width of the images; 32 for CIFAR-10
-)->pd.DataFrame: # layer, output shape (without the batch), parameters, jump and receptive field in pixels (empty where there is no map)
+)->pd.DataFrame: # layer, output shape, parameters, jump, receptive field (empty without a map)
     "One row for each layer of `model`, in the order in which they run."
-    table = pd.DataFrame(read_layers(model, size), columns=['layer', 'shape', 'parameters', 'jump', 'field'])
+    columns = ['layer', 'shape', 'parameters', 'jump', 'field']
+    table = pd.DataFrame(read_layers(model, size), columns=columns)
     has_map = [len(shape) == 3 for shape in table['shape']]
     for name in ('jump', 'field'): table[name] = table[name].astype('Int64').where(has_map)
     return table.rename(columns={'shape': 'output shape', 'field': 'receptive field'})
@@ -217,18 +239,21 @@ def receptive_box(
     row:int, # which unit of the layer's map, from the top
     column:int, # and from the left
     size:int=32, # width of the images; 32 for CIFAR-10
-)->tuple[int,int,int,int]: # top, left, bottom, right; the last two are one past the end, and all may lie outside the image
+)->tuple[int,int,int,int]: # top, left, bottom, right (one past the end); may lie outside the image
     "The square of pixels that one unit of a layer can see."
-    rows = read_layers(model, size)
-    inside = [r for r in rows if len(r['shape']) == 3 and (r['layer'] == layer or r['layer'].startswith(f'{layer}.'))]
+    rows = [r for r in read_layers(model, size) if len(r['shape']) == 3]
+    inside = [r for r in rows if f"{r['layer']}.".startswith(f'{layer}.')]
     if not inside:
-        names = sorted({r['layer'].rsplit('.', i)[0] for r in rows if len(r['shape']) == 3 for i in range(3)})
-        raise ValueError(f'layer must name a layer with a map; got {layer!r}. Close: {difflib.get_close_matches(str(layer), names, cutoff=0.3)}')
+        names = sorted({r['layer'].rsplit('.', i)[0] for r in rows for i in range(3)})
+        close = difflib.get_close_matches(str(layer), names, cutoff=0.3)
+        raise ValueError(f'layer must name a layer with a map; got {layer!r}. Close: {close}')
     unit = max(inside, key=lambda r: r['field'])
     width = unit['shape'][-1]
     if not (0 <= row < width and 0 <= column < width):
-        raise ValueError(f'row and column must be from 0 to {width - 1} at {layer}; got {row} and {column}')
-    top, left = (int(unit['start'] + place*unit['jump'] - (unit['field'] - 1)/2) for place in (row, column))
+        raise ValueError(f'row and column must be from 0 to {width - 1} at {layer}; '
+                         f'got {row} and {column}')
+    corner = unit['start'] - (unit['field'] - 1)/2
+    top, left = (int(corner + place*unit['jump']) for place in (row, column))
     return top, left, top + unit['field'], left + unit['field']
 
 # %% ../nbs/03_resnet.ipynb #34315bb1
@@ -241,31 +266,38 @@ def draw_receptive_fields(
     "Draw the receptive field of the middle unit of each of `layers` around `image`."
     import matplotlib.pyplot as plt
     if ax is None: ax = plt.subplots(figsize=(4.6, 4.6), layout='constrained')[1]
-    size, shapes = len(image), {r['layer']: r['shape'] for r in read_layers(model, len(image))}
+    size, rows = len(image), read_layers(model, len(image))
     ax.imshow(image, interpolation='nearest')
     for i, layer in enumerate(layers):
-        width = next((shape[-1] for name, shape in reversed(shapes.items()) if f'{name}.'.startswith(f'{layer}.')), 0)
-        top, left, bottom, right = receptive_box(model, layer, width//2, width//2, size)
-        ax.add_patch(plt.Rectangle((left - .5, top - .5), right - left, bottom - top, fill=False, linewidth=2, color=f'C{i}',
-            label=f'{layer}: {right - left} pixels, map {width}x{width}'))
+        widths = [r['shape'][-1] for r in rows if f"{r['layer']}.".startswith(f'{layer}.')] or [0]
+        middle = widths[-1]//2
+        top, left, bottom, right = receptive_box(model, layer, middle, middle, size)
+        label = f'{layer}: {right - left} pixels, map {widths[-1]}x{widths[-1]}'
+        ax.add_patch(plt.Rectangle((left - .5, top - .5), right - left, bottom - top,
+                                   fill=False, linewidth=2, color=f'C{i}', label=label))
         far = max(right - size, -left, 0) + 3
     ax.legend(loc='upper center', bbox_to_anchor=(.5, .95), fontsize=7, ncols=2)
-    ax.set(xlim=(-far, size + far), ylim=(size + far, -far), xticks=[0, size], yticks=[0, size], facecolor='lightgrey')
+    ax.set(xlim=(-far, size + far), ylim=(size + far, -far))
+    ax.set(xticks=[0, size], yticks=[0, size], facecolor='lightgrey')
     return ax
 
 # %% ../nbs/03_resnet.ipynb #7c437add
 class DavidBlock(nn.Module):
-    "A convolution with max-pool, two more convolutions, and a strided 1x1 shortcut around all three."
+    "A convolution with max-pool, two more convolutions, and a strided 1x1 shortcut around them."
     def __init__(self,
         inputs:int, # channels that come in
         outputs:int, # channels that go out, on a map of half the width
     ):
         super().__init__()
-        self.conv1, self.norm1 = nn.Conv2d(inputs, outputs, 3, 1, 1, bias=False), nn.BatchNorm2d(outputs)
-        self.conv2, self.norm2 = nn.Conv2d(outputs, outputs, 3, 1, 1, bias=False), nn.BatchNorm2d(outputs)
-        self.conv3, self.norm3 = nn.Conv2d(outputs, outputs, 3, 1, 1, bias=False), nn.BatchNorm2d(outputs)
+        self.conv1 = nn.Conv2d(inputs, outputs, 3, 1, 1, bias=False)
+        self.norm1 = nn.BatchNorm2d(outputs)
+        self.conv2 = nn.Conv2d(outputs, outputs, 3, 1, 1, bias=False)
+        self.norm2 = nn.BatchNorm2d(outputs)
+        self.conv3 = nn.Conv2d(outputs, outputs, 3, 1, 1, bias=False)
+        self.norm3 = nn.BatchNorm2d(outputs)
         self.pool = nn.MaxPool2d(2)
-        self.shortcut = nn.Sequential(nn.Conv2d(inputs, outputs, 1, 2, bias=False), nn.BatchNorm2d(outputs))
+        self.shortcut = nn.Sequential(
+            nn.Conv2d(inputs, outputs, 1, 2, bias=False), nn.BatchNorm2d(outputs))
 
     def forward(self, x:Tensor)->Tensor: # (B, inputs, h, w) -> (B, outputs, h/2, w/2)
         y = F.relu(self.norm1(self.pool(self.conv1(x))))
@@ -274,14 +306,15 @@ class DavidBlock(nn.Module):
 
 # %% ../nbs/03_resnet.ipynb #17777865
 class DavidResNet(nn.Module):
-    "The variant of David Page's DavidNet with 6,713,674 parameters: three stages that halve the map by max-pooling."
+    "The variant of David Page's network with 6,713,674 parameters: three stages with max-pooling."
     def __init__(self,
-        num_classes:int, # logits an image
+        num_classes:int, # logits per image
     ):
         super().__init__()
         self.conv1, self.norm1 = nn.Conv2d(3, 64, 3, 1, 1, bias=False), nn.BatchNorm2d(64)
         self.layer1 = DavidBlock(64, 128)
-        self.layer2 = nn.Sequential(nn.Conv2d(128, 256, 3, 1, 1, bias=False), nn.MaxPool2d(2), nn.BatchNorm2d(256), nn.ReLU())
+        self.layer2 = nn.Sequential(nn.Conv2d(128, 256, 3, 1, 1, bias=False), nn.MaxPool2d(2),
+                                    nn.BatchNorm2d(256), nn.ReLU())
         self.layer3 = DavidBlock(256, 512)
         self.pool, self.fc = nn.AdaptiveAvgPool2d(1), nn.Linear(512, num_classes)
 
@@ -292,7 +325,7 @@ class DavidResNet(nn.Module):
 
 # %% ../nbs/03_resnet.ipynb #524596f2
 def david_resnet(
-    num_classes:int=10, # logits an image; 10 for CIFAR-10
+    num_classes:int=10, # logits per image; 10 for CIFAR-10
 )->DavidResNet: # untrained, in training mode; 6,713,674 parameters with 10 classes
     "DavidNet with BatchNorm and max-pooling, for 32x32 images."
     return start_weights(DavidResNet(check_classes(num_classes)))
@@ -309,10 +342,12 @@ def save_pretrained(
     path:str|Path, # the file to write, by habit `*.safetensors`
 )->Path: # `path`
     "Write a model's weights as float16 with their card, atomically."
-    half = {name: value.half() if value.is_floating_point() else value for name, value in model.state_dict().items()}
+    half = {name: value.half() if value.is_floating_point() else value
+            for name, value in model.state_dict().items()}
     bad = [name for name, value in half.items() if not value.isfinite().all()]
     if bad:
-        raise ValueError(f'model must have finite weights below 65,504, which float16 can hold; {", ".join(bad[:3])} has not. '
+        raise ValueError('model must have finite weights below 65,504, which float16 can hold; '
+                         f'{", ".join(bad[:3])} has not. '
                          'Take an earlier checkpoint, or train with a smaller learning rate')
     return save_tensors(path, half, card)
 
@@ -326,7 +361,8 @@ def read_pretrained(
         raise FileNotFoundError(f'path must be a file of save_pretrained; {path} does not exist. '
                                 'Install the package again, or train a model and save it there')
     weights, card = load_tensors(path)
-    return {name: value.float() if value.is_floating_point() else value for name, value in weights.items()}, card
+    single = lambda value: value.float() if value.is_floating_point() else value
+    return {name: single(value) for name, value in weights.items()}, card
 
 # %% ../nbs/03_resnet.ipynb #29e0e3bb
 def load_pretrained(
@@ -337,8 +373,9 @@ def load_pretrained(
     with torch.device('meta'): model = ResNet(LayerNorm, 10) # shapes only: nothing is drawn
     try: model.load_state_dict(weights, assign=True)
     except RuntimeError as error:
-        raise ValueError(f"path must hold the weights of resnet18('layer'); {path or pretrained_path()} does not fit: "
-                         f'{str(error)[:300]}. Save such a model with save_pretrained(model, card, path)') from None
+        raise ValueError("path must hold the weights of resnet18('layer'); "
+                         f'{path or pretrained_path()} does not fit: {str(error)[:300]}. '
+                         'Save such a model with save_pretrained(model, card, path)') from None
     return model.eval().requires_grad_()
 
 # %% ../nbs/03_resnet.ipynb #5d0b222e
