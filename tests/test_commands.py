@@ -14,7 +14,7 @@ def run(folder, command, *options):
 def test_train_then_report(tmp_path):
     trained = run(tmp_path, 'cifar_cam_train', 'layernorm-fast', '--sample', '--images', '128', '--epochs', '1', '--device', 'cpu', '--run', 'short')
     assert trained.returncode == 0, trained.stderr
-    assert 'on 1,000 images after training on 128' in trained.stdout
+    assert 'on 1,000 images (128 train' in trained.stdout
     card = json.loads((tmp_path/'runs'/'short'/'run.json').read_text())
     assert (card['recipe']['name'], card['seed'], card['test_images']) == ('layernorm-fast', 42, 1000)
     reported = run(tmp_path, 'cifar_cam_report', 'runs/short', '--data', 'sample')
