@@ -11,7 +11,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .core import deprecated
 from .hooks import explain_layer
 
 # %% ../nbs/06_gradcam.ipynb #0d23443e
@@ -116,4 +115,8 @@ MOVED = {
     'explain_image': 'explorers:explain_image', 'draw_explanation': 'explorers:draw_explanation',
     'explorer_png': 'explorers:explorer_png', 'explorer_controls': 'explorers:explorer_controls',
     'explorer_layers': 'explorers:explorer_layers', 'explorer': 'explorers:explorer'}
-__getattr__ = deprecated(__name__, MOVED)
+
+def __getattr__(name):
+    "The old names, with a warning; nothing but torch is imported before somebody asks."
+    from cifar_cam.core import deprecated
+    return deprecated('cifar_cam.gradcam', MOVED)(name)

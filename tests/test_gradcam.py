@@ -14,7 +14,7 @@ import torchvision.models as zoo
 from torch import nn
 from torch.testing import assert_close
 
-from cifar_cam import cam_methods, explorers, gradcam, hooks
+from cifar_cam import cam_methods, explorers, gradcam, hooks as engine
 from cifar_cam.cam_methods import METHODS, fuse_layers
 from cifar_cam.explorers import explorer_layers
 from cifar_cam.gradcam import grad_cam, resize_maps, scale_maps
@@ -132,8 +132,8 @@ def test_grad_cam_equals_pytorch_grad_cam_on_the_layernorm_network_at_every_stag
 def test_eigen_cam_equals_pytorch_grad_cam_up_to_the_sign_that_the_rival_leaves_to_chance(case):
     kind, model, layer, x, reshape = case
     mine = shown(cam_methods.eigen_cam(model, layer, x, reshape=reshape)[0], (32, 32))
-    with torch.no_grad(), hooks.record_output(model.get_submodule(layer), gradients=False) as kept: model(x)
-    raw = torch.tensor(pgc.utils.svd_on_activations.get_2d_projection(hooks.as_maps(kept[0], reshape).numpy()))
+    with torch.no_grad(), engine.record_output(model.get_submodule(layer), gradients=False) as kept: model(x)
+    raw = torch.tensor(pgc.utils.svd_on_activations.get_2d_projection(engine.as_maps(kept[0], reshape).numpy()))
     both = torch.stack([shown(sign * raw.clamp(min=0) if sign > 0 else (-raw).clamp(min=0), (32, 32)) for sign in (1, -1)])
     assert float((both - mine).abs().amax((2, 3)).amin(0).max()) < 1e-5, kind  # one of the two signs, image by image
     assert (cam_methods.eigen_cam(model, layer, x, reshape=reshape)[0].amax((1, 2)) >= (raw.abs().amax((1, 2)) * .9999)).all()
@@ -191,7 +191,7 @@ def test_ablation_cam_runs_where_a_skip_connection_concatenates():
     layer = 'features.denseblock2.denselayer1'
     maps, logits = cam_methods.ablation_cam(model, layer, x, 1)
     score = logits[:, 1]
-    with torch.no_grad(), hooks.record_output(model.get_submodule(layer), gradients=False) as kept: model(x)
+    with torch.no_grad(), engine.record_output(model.get_submodule(layer), gradients=False) as kept: model(x)
     A, drops = kept[0], []
     for k in range(A.shape[1]):  # the slow way: one hook, one channel, one pass
         def off(module, args, out, k=k): return out * (torch.arange(out.shape[1]) != k)[:, None, None]
@@ -363,7 +363,7 @@ def traces(model, x):
         'flags': (torch.is_grad_enabled(), torch.is_inference_mode_enabled(), torch.is_autocast_cache_enabled(), torch.is_autocast_enabled('cpu')),
         'random': (torch.get_rng_state(), np.random.get_state()[1].tolist(), random.getstate()),
         'function modes': len(torch.overrides._get_current_function_mode_stack()),
-        'calls inside': [hooks._mode_users.get(id(m), [0])[0] for m in model.modules()],
+        'calls inside': [engine._mode_users.get(id(m), [0])[0] for m in model.modules()],
     }
 
 
@@ -455,9 +455,9 @@ def test_a_model_and_a_part_of_it_may_be_explained_at_the_same_time(awkward):
     model, _ = awkward
     whole = nn.Sequential(model, nn.Dropout(.5)).train()
     found = [m.training for m in whole.modules()]
-    def counts(): return [hooks._mode_users.get(id(m), [0])[0] for m in whole.modules()]  # of this test's modules: others may be at work
+    def counts(): return [engine._mode_users.get(id(m), [0])[0] for m in whole.modules()]  # of this test's modules: others may be at work
     with contextlib.ExitStack() as all_of_it:
-        with hooks.evaluating(model): all_of_it.enter_context(hooks.evaluating(whole))
+        with engine.evaluating(model): all_of_it.enter_context(engine.evaluating(whole))
         assert not any(m.training for m in whole.modules())
         assert counts() == [1] * len(found)
     assert [m.training for m in whole.modules()] == found
@@ -550,7 +550,7 @@ def test_a_compiled_model_is_explained_as_plain_python_and_the_compiler_is_left_
             with pytest.raises(ZeroDivisionError): grad_cam(model, 'features.9', x, lambda logits: 1 / 0)
             with ThreadPoolExecutor(3) as pool:
                 for maps, _ in pool.map(lambda _: grad_cam(model, 'features.9', x), range(9)): assert_close(maps, wanted[0])
-            assert torch._dynamo.eval_frame._stance.stance == stance and not hooks._eager_users
+            assert torch._dynamo.eval_frame._stance.stance == stance and not engine._eager_users
     with torch.no_grad(): assert_close(model(x), before)  # still compiled, still right
 
 
@@ -622,10 +622,11 @@ def test_slow_methods_show_progress_when_asked_and_are_silent_else(awkward, name
 
 def test_the_module_imports_torch_alone():
     import ast
-    tree = ast.parse(open(gradcam.__file__).read())
-    names = {alias.name if isinstance(node, ast.Import) else node.module for node in tree.body if isinstance(node, (ast.Import, ast.ImportFrom))
-             for alias in node.names}
-    assert {name.split('.')[0] for name in names} == {'contextlib', 'dataclasses', 'difflib', 'threading', 'torch', 'warnings'}
+    for module in (gradcam, engine, cam_methods):
+        nodes = [node for node in ast.parse(open(module.__file__).read()).body if isinstance(node, (ast.Import, ast.ImportFrom))]
+        names = {alias.name if isinstance(node, ast.Import) else '.'*node.level + node.module for node in nodes for alias in node.names}
+        allowed = {'contextlib', 'dataclasses', 'difflib', 'threading', 'torch', 'warnings', '.hooks', '.gradcam'}
+        assert {name if name[0] == '.' else name.split('.')[0] for name in names} <= allowed
 
 
 def test_maps_with_nan_are_refused_and_a_top_of_zero_is_defined():
@@ -675,7 +676,7 @@ def test_the_default_layer_is_the_deepest_map_before_the_pooling(kind, name, end
     assert default_layer(model, x) == name
     pooled = []  # what the pooling was given
     if end: model.get_submodule(end).register_forward_pre_hook(lambda module, args: pooled.append(args[0].detach()))
-    with hooks.record_output(model.get_submodule(name), gradients=False) as kept, torch.no_grad(): model(x)
+    with engine.record_output(model.get_submodule(name), gradients=False) as kept, torch.no_grad(): model(x)
     assert kept[0].shape[2:] == (7, 7)
     if end: assert_close(pooled[0], kept[0])
     else:  # a DenseNet pools in a function, after a ReLU
@@ -733,6 +734,6 @@ def test_the_picture_says_how_it_was_made(awkward, monkeypatch, method, wanted):
     def note(image, grid, chances, classes, title, true_class):
         titles.append(title)
         return draw(image, grid, chances, classes, title, true_class)
-    monkeypatch.setattr(gradcam, 'draw_explanation', note)
+    monkeypatch.setattr(explorers, 'draw_explanation', note)
     explorers.explorer_png(model, np.zeros((8, 8, 3), np.uint8), x[0], 0, 'abcd', method, 'conv2' if method == 'Score-CAM' else None, 1)
     assert wanted in titles[0]
