@@ -16,7 +16,6 @@ import pickle
 import shutil
 import signal
 import subprocess
-import sys
 import tarfile
 import tempfile
 import threading
@@ -513,12 +512,7 @@ def data_command(
 ):
     "Fetch all 60,000 images of CIFAR-10 and check them against the six official checksums."
     before, start = _read_facts(cache_folder(root)/'cifar10'), time.perf_counter()
-    try:
-        with plain_errors(): folder = fetch_cifar10(root, source, progress=not quiet)
-    except (KeyboardInterrupt, SystemExit) as end: # Ctrl-C; SIGTERM, or an error that was told
-        code = getattr(end, 'code', 130)
-        if code != 2: print('stopped; start it again to go on', file=sys.stderr)
-        raise SystemExit(code) from None
+    with plain_errors(): folder = fetch_cifar10(root, source, progress=not quiet)
     facts, seconds = _read_facts(folder), time.perf_counter() - start
     count = sum(len(np.load(folder/f'{split}_labels.npy')) for split in ('train', 'test'))
     origin = facts['source']
