@@ -5,10 +5,11 @@
 # %% auto #0
 __all__ = ['seed_everything', 'kept_random_state', 'kept_modes', 'pick_device', 'atomic_path', 'save_tensors', 'load_tensors',
            'commit_of', 'processor_facts', 'run_card', 'new_run', 'finish_run', 'Run', 'read_run', 'plain_errors',
-           'command', 'progress_bar', 'show_images', 'result_file', 'results_folder', 'exercise', 'test_exercise',
-           'choice_error', 'deprecated']
+           'command', 'progress_bar', 'show_images', 'choice_error', 'result_file', 'results_folder', 'exercise',
+           'test_exercise', 'deprecated']
 
 # %% ../nbs/hood/core.ipynb #6f8e81bd
+import hashlib
 import json
 import os
 import platform
@@ -104,34 +105,86 @@ def atomic_path(
         os.replace(temporary, path)
     finally: temporary.unlink(missing_ok=True)
 
+# %% ../nbs/hood/core.ipynb #0098d9ee
+def json_text(
+    value, # dicts, lists, text and numbers; a NumPy number becomes a plain one
+    name:str, # the caller's argument, for the message
+    finite:bool=True, # refuse NaN and infinity, which strict JSON does not have
+    **options, # more options of `json.dumps`
+)->str:
+    "`value` as JSON; an error names what cannot be written."
+    def plain(part):
+        if isinstance(part, np.generic): return part.item()
+        raise TypeError(f'{name} must hold what JSON can hold: text, numbers, lists and dicts; '
+                        f'got {type(part).__name__} {str(part)[:60]!r}. Turn it into text or a number')
+    try: return json.dumps(value, default=plain, allow_nan=not finite, **options)
+    except ValueError as error: # NaN, infinity, or a dict that holds itself
+        raise ValueError(f'{name} must hold finite numbers, as strict JSON does; {error}. '
+                         'Leave such a value out, or write None') from None
+
+# %% ../nbs/hood/core.ipynb #1e706939
+def seal(
+    digest:str, # 64 hexadecimal digits
+)->bytes: # how it stands in the header of a safetensors file
+    "A content hash as `save_tensors` writes it."
+    return f'"sha256":"{digest}"'.encode()
+
+UNSEALED = seal('0'*64)
+
+def check_seal(
+    path:Path, # a whole safetensors file
+    digest:str, # what its header says
+)->None:
+    "Raise unless the content of `path` has the hash `digest`."
+    with open(path, 'rb') as file:
+        start = file.read(8)
+        header = file.read(int.from_bytes(start, 'little'))
+        found = hashlib.sha256(start + header.replace(seal(digest), UNSEALED))
+        while chunk := file.read(2**20): found.update(chunk)
+    if found.hexdigest() != digest:
+        raise ValueError(f'path must be a file as it was written; {path} has changed since: its sha256 '
+                         f'is {found.hexdigest()[:12]}..., it says {digest[:12]!r}.... '
+                         'Copy or train it again')
+
 # %% ../nbs/hood/core.ipynb #2b6dff0e
 def save_tensors(
     path:str|Path, # the file to write, by habit `*.safetensors`
     tensors:dict[str,Tensor], # name -> tensor of any shape and device
     metadata:dict|None=None, # plain values (text, numbers, lists, dicts) that JSON can hold
 )->Path: # `path`
-    "Write `tensors` and `metadata` into one safetensors file, atomically."
+    "Write `tensors`, `metadata` and a content hash into one safetensors file, atomically."
     tensors = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
-    with atomic_path(path) as temporary:
-        temporary.write_bytes(save(tensors, metadata={'facts': json.dumps(metadata or {})}))  # save_file would add a temporary file of its own
+    facts = json_text(metadata or {}, 'metadata', finite=False)
+    # save_file would add a temporary file of its own
+    content = save(tensors, metadata={'facts': facts, 'sha256': '0'*64})
+    end = 8 + int.from_bytes(content[:8], 'little') # of the header
+    header = content[:end].replace(UNSEALED, seal(hashlib.sha256(content).hexdigest()))
+    with atomic_path(path) as temporary, open(temporary, 'wb') as file:
+        file.write(header)
+        file.write(memoryview(content)[end:])
     return Path(path)
 
 # %% ../nbs/hood/core.ipynb #985ddb9f
 def load_tensors(
     path:str|Path, # a file written by `save_tensors`, or any safetensors file
 )->tuple[dict[str,Tensor],dict]: # name -> tensor on the CPU; the metadata
-    "Read a safetensors file; nothing in it can run."
+    "Read a safetensors file and check its content hash, if it has one; nothing in it can run."
     path = Path(path)
     if not path.is_file():
-        raise FileNotFoundError(f'path must be a safetensors file; {path} does not exist. Train a model first, or check the name')
+        raise FileNotFoundError(f'path must be a safetensors file; {path} does not exist. '
+                                'Train a model first, or check the name')
     try:
         with safe_open(path, framework='pt') as file:
             tensors = {name: file.get_tensor(name) for name in file.keys()}
-            facts = (file.metadata() or {}).get('facts', '{}')
+            notes = file.metadata() or {}
     except SafetensorError as error:
-        raise ValueError(f'path must be a whole safetensors file; {path} ({path.stat().st_size} bytes) cannot be read: {error}. '
-                         'Copy or train it again') from None
-    return tensors, json.loads(facts)
+        raise ValueError(f'path must be a whole safetensors file; {path} ({path.stat().st_size} bytes) '
+                         f'cannot be read: {error}. Copy or train it again') from None
+    if 'sha256' in notes: check_seal(path, notes['sha256'])
+    try: return tensors, json.loads(notes.get('facts', '{}'))
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f'path must be a file of save_tensors; the notes in {path} are not JSON '
+                         f'({error}). Copy or train it again') from None
 
 # %% ../nbs/hood/core.ipynb #5004562d
 def commit_of(
@@ -180,6 +233,33 @@ def new_run(
     run.mkdir(parents=True, exist_ok=True)
     return run
 
+# %% ../nbs/hood/core.ipynb #a0a0da57
+def file_hash(
+    path:str|Path, # any file
+)->str: # 64 hexadecimal digits
+    "The sha256 of a file's content."
+    with open(path, 'rb') as file: return hashlib.file_digest(file, 'sha256').hexdigest()
+
+def card_hash(
+    card:dict, # a run card without hashes
+)->str: # 64 hexadecimal digits
+    "The sha256 of what `card` says, however its lines are laid out."
+    return hashlib.sha256(json.dumps(card, sort_keys=True).encode()).hexdigest()
+
+def check_finite(
+    weights:dict[str,Tensor], # a model's `state_dict()`
+    history:pd.DataFrame, # one row an epoch
+)->None:
+    "Raise unless all weights and losses are finite: such a run is not finished."
+    bad = [name for name, value in weights.items() if not value.isfinite().all()]
+    if bad:
+        raise ValueError(f'weights must be finite numbers; {", ".join(bad[:3])} has others. '
+                         'Train again with a smaller learning rate')
+    for name in history.select_dtypes('number').filter(regex='_loss$'):
+        if len(wrong := history[name][~np.isfinite(history[name])]):
+            raise ValueError(f'history must have finite numbers in its column {name}; '
+                             f'got {wrong.iloc[0]}. Train again with a smaller learning rate')
+
 # %% ../nbs/hood/core.ipynb #8a51e48f
 def finish_run(
     run:str|Path, # a run folder
@@ -187,11 +267,15 @@ def finish_run(
     history:pd.DataFrame, # one row an epoch
     card:dict, # from `run_card`
 )->Path: # the run folder
-    "Write the three files of a run, each atomically, `run.json` last; what a killed process left half-written goes."
+    "Write the three files of a run, each atomically, `run.json` last, with the hashes of all three."
     run = Path(run)
-    for part in run.glob('.*.part'): part.unlink()
+    check_finite(weights, history)
+    card = json.loads(json_text(card, 'card')) # as it will be read
+    for part in run.glob('.*.part'): part.unlink() # what a killed process left half-written
     save_tensors(run/'weights.safetensors', weights, card)
     with atomic_path(run/'history.csv') as path: history.to_csv(path, index=False)
+    hashes = {name: file_hash(run/name) for name in ('weights.safetensors', 'history.csv')}
+    card['sha256'] = hashes | {'run.json': card_hash(card)}
     with atomic_path(run/'run.json') as path: path.write_text(json.dumps(card, indent=1) + '\n')
     return run
 
@@ -222,19 +306,33 @@ def nested_deeper(
 def read_card(
     run:str|Path, # a run folder
 )->dict:
-    "The run card in `run`; an error names what is wrong with it."
+    "The run card in `run`, without its hashes; an error names what is wrong with it."
+    return read_card_hashes(run)[0]
+
+def read_card_hashes(
+    run:str|Path, # a run folder
+)->tuple[dict,dict]: # the card; file name -> sha256, empty for a run of an older version
+    "The run card in `run` and the hashes in it."
     path = Path(run)/'run.json'
     if path.stat().st_size > RUN_FILES[path.name]:
-        raise ValueError(f'run must be a whole run; {path} has {path.stat().st_size:,} bytes, a run card has '
-                         f'{RUN_FILES[path.name]:,} at most. Copy or train the run again')
+        raise ValueError(f'run must be a whole run; {path} has {path.stat().st_size:,} bytes, '
+                         f'a run card has {RUN_FILES[path.name]:,} at most. Copy or train the run again')
     try: card = json.loads(path.read_text())
     except (ValueError, RecursionError) as error: # also text that is not UTF-8
-        raise ValueError(f'run must be a whole run; {path} is not JSON ({error}). Train it again') from None
+        raise ValueError(f'run must be a whole run; {path} is not JSON ({error}). '
+                         'Train it again') from None
     if not isinstance(card, dict):
-        raise ValueError(f'run must be a whole run; {path} is no JSON object (name: value). Train it again')
+        raise ValueError(f'run must be a whole run; {path} is no JSON object (name: value). '
+                         'Train it again')
     if nested_deeper(card, 20):
-        raise ValueError(f'run must be a whole run; {path} is nested more than 20 levels deep. Train it again')
-    return card
+        raise ValueError(f'run must be a whole run; {path} is nested more than 20 levels deep. '
+                         'Train it again')
+    hashes = card.pop('sha256', {})
+    if hashes and (not isinstance(hashes, dict) or hashes.get('run.json') != card_hash(card)):
+        raise ValueError(f'run must be a run as it was finished; {path} has changed since: what it says '
+                         'and its sha256 differ. Copy or train the run again; if you changed it '
+                         'yourself, remove its entry sha256')
+    return card, hashes
 
 # %% ../nbs/hood/core.ipynb #3e51d22f
 def read_history(
@@ -257,28 +355,42 @@ def read_history(
                              f'not {repr(wrong.tolist()[0])[:40]}. Correct it, or copy or train the run again')
     return history
 
+# %% ../nbs/hood/core.ipynb #7a0ab3dd
+def check_run_files(
+    run:Path, # a folder
+)->None:
+    "Raise unless the three files of a run are there and none is too large to be read."
+    missing = ', '.join(name for name in RUN_FILES if not (run/name).is_file())
+    if missing and (run/'run.json').is_file(): # the card is written last, so the rest was there
+        raise ValueError(f'run must be a whole run; {run} is finished, but lacks {missing}. Copy that '
+                         'from where it was trained, or remove the folder and train again')
+    if missing:
+        raise ValueError(f'run must be a finished run; {run} lacks {missing}. '
+                         'Start the same training command again: it resumes')
+    for name, most in RUN_FILES.items():
+        if (size := (run/name).stat().st_size) > most:
+            raise ValueError(f'run must be a whole run; {run/name} has {size:,} bytes, {most:,} are '
+                             'allowed. Copy or train it again')
+
 # %% ../nbs/hood/core.ipynb #59b1a51b
 def read_run(
     run:str|Path, # a folder written by `finish_run`
 )->Run:
-    "Read a finished run; an error names what is missing."
+    "Read a finished run; an error names what is missing, or changed since."
     run = Path(run)
     if not run.is_dir():
         beside = sorted(p.parent.name for p in run.parent.glob('*/run.json'))
-        raise FileNotFoundError(f'run must be a run folder; {run} does not exist. Finished runs beside it: {beside or "none"}')
-    missing = ', '.join(name for name in RUN_FILES if not (run/name).is_file())
-    if missing and (run/'run.json').is_file(): # the card is written last, so the rest was there
-        raise ValueError(f'run must be a whole run; {run} is finished, but lacks {missing}. '
-                         'Copy that from where it was trained, or remove the folder and train again')
-    if missing: raise ValueError(f'run must be a finished run; {run} lacks {missing}. Start the same training command again: it resumes')
-    for name, most in RUN_FILES.items():
-        if (size := (run/name).stat().st_size) > most:
-            raise ValueError(f'run must be a whole run; {run/name} has {size:,} bytes, {most:,} are allowed. Copy or train it again')
-    card, history, path = read_card(run), read_history(run), run/'weights.safetensors'
-    try: weights, _ = load_tensors(path)
-    except (json.JSONDecodeError, RecursionError) as error:
-        raise ValueError(f'run must be a whole run; the notes in {path} are not JSON ({error}). Copy or train it again') from None
-    return Run(run, weights, history, card)
+        raise FileNotFoundError(f'run must be a run folder; {run} does not exist. '
+                                f'Finished runs beside it: {beside or "none"}')
+    check_run_files(run)
+    card, hashes = read_card_hashes(run)
+    found = Run(run, load_tensors(run/'weights.safetensors')[0], read_history(run), card)
+    for name in hashes.keys() & {'weights.safetensors', 'history.csv'}:
+        if (got := file_hash(run/name)) != hashes[name]:
+            raise ValueError(f'run must be a run as it was finished; {run/name} has changed since: '
+                             f'its sha256 is {got[:12]}..., run.json says {str(hashes[name])[:12]}.... '
+                             'Copy or train the run again')
+    return found
 
 # %% ../nbs/hood/core.ipynb #9314863c
 @contextmanager
@@ -362,6 +474,51 @@ def show_images(
         if titles is not None: ax.set_title(titles[i], fontsize=8, color=colours[i] if colours else 'black')
     return axes
 
+# %% ../nbs/hood/core.ipynb #1bd3c507
+def choice_error(
+    argument:str, # the caller's argument, such as 'name'
+    got, # what it was given
+    choices, # the names that there are
+    what:str='', # what they are, such as 'a recipe'
+)->ValueError: # to be raised by the caller
+    "The error for a name that is not among `choices`."
+    choices = list(map(str, choices))
+    near = get_close_matches(str(got), choices, n=3)
+    wanted = f'{what}, ' if what else ''
+    hint = f'Did you mean {" or ".join(map(repr, near))}? ' if near else ''
+    return ValueError(f'{argument} must be {wanted}one of {", ".join(choices)}; got {got!r}. {hint}Choose one of these')
+
+# %% ../nbs/hood/core.ipynb #7376cd15
+def package_folder()->Path:
+    "Where the package is."
+    import cifar_cam
+    return Path(cifar_cam.__file__).parent
+
+def package_hashes()->dict: # such as {'sample/test.png': '3f0c...'}
+    "The sha256 of the package's own data files."
+    path = package_folder()/'data_hashes.json'
+    try: return json.loads(path.read_text(encoding='utf-8'))
+    except (OSError, ValueError) as error:
+        raise ValueError(f'{path} must come with the package; it cannot be read ({error}). '
+                         'Install the package again') from None
+
+# %% ../nbs/hood/core.ipynb #559703c4
+def package_file(
+    name:str, # such as 'sample/test.png'; a name in data_hashes.json
+)->Path:
+    "A file that came with the package, if it is still as it was then."
+    path, hashes = package_folder()/name, package_hashes()
+    if name not in hashes: raise choice_error('name', name, hashes, 'a data file of the package')
+    try: content = path.read_bytes()
+    except OSError as error:
+        raise FileNotFoundError(f'{path} must come with the package; it cannot be read '
+                                f'({error.strerror}). Install the package again') from None
+    if path.suffix in ('.csv', '.json', '.md'): content = content.replace(b'\r\n', b'\n') # git on Windows
+    if (got := hashlib.sha256(content).hexdigest()) != hashes[name]:
+        raise ValueError(f'{path} is not the file that came with the package: its sha256 is '
+                         f'{got[:12]}..., wanted {hashes[name][:12]}.... Install the package again')
+    return path
+
 # %% ../nbs/hood/core.ipynb #d92d793d
 def result_file(
     name:str, # such as 'transfer_mini.csv'
@@ -375,9 +532,11 @@ def result_file(
 # %% ../nbs/hood/core.ipynb #88356f15
 def results_folder()->Path: # holds run cards, histories and tables
     "The measured results that came with the package (in a checkout: the folder `results` beside it)."
-    import cifar_cam
-    package = Path(cifar_cam.__file__).parent
-    return package/'results' if (package/'results').is_dir() else package.parent/'results'
+    inside = package_folder()/'results'
+    if not inside.is_dir(): return package_folder().parent/'results'
+    for name in package_hashes():
+        if name.startswith('results/'): package_file(name)
+    return inside
 
 # %% ../nbs/hood/core.ipynb #9130d47b
 def exercise(
@@ -404,20 +563,6 @@ def test_exercise(
         if check(answer) != 'right': raise AssertionError(f'{check.__name__} refuses {answer!r}: {check(answer)}')
     for answer in wrong:
         if not check(answer).startswith('not yet: '): raise AssertionError(f'{check.__name__} accepts {answer!r}')
-
-# %% ../nbs/hood/core.ipynb #1bd3c507
-def choice_error(
-    argument:str, # the caller's argument, such as 'name'
-    got, # what it was given
-    choices, # the names that there are
-    what:str='', # what they are, such as 'a recipe'
-)->ValueError: # to be raised by the caller
-    "The error for a name that is not among `choices`."
-    choices = list(map(str, choices))
-    near = get_close_matches(str(got), choices, n=3)
-    wanted = f'{what}, ' if what else ''
-    hint = f'Did you mean {" or ".join(map(repr, near))}? ' if near else ''
-    return ValueError(f'{argument} must be {wanted}one of {", ".join(choices)}; got {got!r}. {hint}Choose one of these')
 
 # %% ../nbs/hood/core.ipynb #d8f68b53
 def deprecated(
