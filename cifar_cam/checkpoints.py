@@ -29,7 +29,7 @@ from torch.distributed.rendezvous import rendezvous
 from torch.optim import lr_scheduler
 from torch.optim.swa_utils import AveragedModel
 
-from .core import load_tensors, pick_device, run_card, save_tensors
+from .core import load_tensors, pick_device, run_card, save_tensors, sweep_parts
 
 # %% ../nbs/hood/checkpoints.ipynb #245c68c1
 @dataclass
@@ -323,7 +323,7 @@ def hold_run(
         since = datetime.now().astimezone().isoformat(' ', timespec='seconds')
         owner = f'process {os.getpid()} on {platform.node()} since {since}'
         note.write_text(owner, encoding='utf-8')
-        for part in run.glob('.*.part'): part.unlink()
+        sweep_parts(run)
         yield
     finally:
         note.unlink(missing_ok=True)

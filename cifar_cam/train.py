@@ -26,7 +26,7 @@ from .augment import batch_pipeline, evaluation_pipeline, step_generator
 from .checkpoints import (
     State, check_weights, kept_files, load_checkpoint, note_software, run_identity,
     save_checkpoint, smaller_rate)
-from .core import choice_error, kept_modes, progress_bar
+from .core import choice_error, preserve_modes, progress_bar
 from .data import check_images, check_labels, normalise
 from .hooks import predict as predict_batches
 from .optimizer import check_number, pick_precision
@@ -116,7 +116,7 @@ def predict_images(
     check_number('batch_size', batch_size, 1, whole=True, advice='Try 500')
     device, logits = next(model.parameters()).device, []
     dtype = pick_precision(device, precision)
-    with kept_modes(model), torch.autocast(device.type, dtype, enabled=dtype != torch.float32):
+    with preserve_modes(model), torch.autocast(device.type, dtype, enabled=dtype != torch.float32):
         model.eval()
         for start in range(0, len(images), batch_size):
             rows = torch.tensor(np.asarray(images[start:start + batch_size]), device=device)
@@ -384,7 +384,7 @@ def fit(
     network = nn.parallel.DistributedDataParallel(model) if train.world > 1 else model
     while state.epoch < epochs:
         size = sizes[state.epoch] if sizes else None
-        with kept_modes(model):
+        with preserve_modes(model):
             model.train()
             times = train_epoch(network, state, train, dtype, label_smoothing, size,
                                 checkpoint, minutes, progress)

@@ -1,5 +1,6 @@
 """Recipes small enough for tests, in processes of their own.
 
+    python small_run.py all FOLDER                      the three stories below
     python small_run.py lives FOLDER [CASE ...]         every case whole, and again in lives that end by SIGKILL
     python small_run.py stops FOLDER                    one case stopped politely by Ctrl-C and SIGTERM, at four places each
     python small_run.py many FOLDER                     one recipe on one process and on two, a second training in one folder
@@ -15,6 +16,7 @@ import socket
 import sys
 import traceback
 from dataclasses import replace
+from functools import partial
 from itertools import cycle
 from pathlib import Path
 
@@ -217,6 +219,11 @@ if __name__ == '__main__':
     if mode == 'lives':
         gpu = dict(device='cuda', precision='float16') if '--scaler' in rest else {}
         all_lives(folder, [name for name in rest if name != '--scaler'], **gpu)
+    elif mode == 'all':
+        for name, story in dict(lives=partial(all_lives, names=[]), stops=all_stops, many=many).items():
+            (folder/name).mkdir()
+            print(f'== {name}')
+            story(folder/name)
     elif mode == 'stops': all_stops(folder)
     elif mode == 'many': many(folder)
     else: one(folder, int(rest[1]) if rest else None)

@@ -1,5 +1,7 @@
 "Runs that are killed, refused, locked out, and run on several processes: with real processes and real signals."
+import json
 import math
+import os
 import shutil
 import signal
 import subprocess
@@ -9,13 +11,14 @@ from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 
+import IPython.display
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
 import small_run
 import torch
-from IPython.utils.capture import capture_output
+from filelock import FileLock
 
 from cifar_cam import checkpoints, optimizer, recipes, train
 from cifar_cam.checkpoints import hold_run, read_checkpoint
@@ -47,22 +50,37 @@ def same_run(folder, other):
 
 # Killed, and started again
 
-def run_lives(folder, *options):
+@pytest.fixture(scope='session')
+def stories(tmp_path_factory):
+    "What small_run.py did and said, name -> (folder, lines), and its errors: run once, also for all workers of pytest-xdist."
+    base = tmp_path_factory.getbasetemp()
+    if 'PYTEST_XDIST_WORKER' in os.environ: base = base.parent
+    folder, said = base/'small_run', base/'small_run.json'
+    with FileLock(base/'small_run.lock'):
+        if not said.exists():
+            shutil.rmtree(folder, ignore_errors=True)
+            folder.mkdir()
+            done = subprocess.run([sys.executable, script, 'all', str(folder)], capture_output=True, text=True, timeout=900)
+            assert done.returncode == 0, done.stderr[-3000:]
+            said.write_text(json.dumps([done.stdout, done.stderr]))
+    text, log = json.loads(said.read_text())
+    parts = dict(part.split('\n', 1) for part in text.split('== ')[1:])
+    return {name: (folder/name, lines.splitlines()) for name, lines in parts.items()}, log
+
+
+def told_lives(lines):
     "What the lives of all cases ended with: name -> life -> (status, names of the files left)."
-    done = subprocess.run([sys.executable, script, 'lives', str(folder), *options], capture_output=True, text=True, timeout=600)
-    assert done.returncode == 0, done.stderr[-3000:]
     found = {}
-    for line in done.stdout.splitlines():
+    for line in lines:
         name, life, status, left = line.split('|')
         found.setdefault(name, {})[life] = (int(status), left.split())
-    return found, done.stderr
+    return found
 
 
-@pytest.fixture(scope='module')
-def lives(tmp_path_factory):
-    folder = tmp_path_factory.mktemp('lives')
-    yield folder, *run_lives(folder)
-    shutil.rmtree(folder)
+@pytest.fixture(scope='session')
+def lives(stories):
+    folder, lines = stories[0]['lives']
+    return folder, told_lives(lines), stories[1]
 
 
 @pytest.mark.parametrize('name', small_run.cases())
@@ -101,13 +119,10 @@ def test_a_damaged_checkpoint_gives_way_to_the_one_before_it_aloud(lives):
     assert 'checkpoint.safetensors is none' in log and 'checkpoint.previous.safetensors, written before it, is taken' in log
 
 
-@pytest.fixture(scope='module')
-def stops(tmp_path_factory):
-    "A folder with runs that were stopped politely, and a line for each stop."
-    folder = tmp_path_factory.mktemp('stops')
-    done = subprocess.run([sys.executable, script, 'stops', str(folder)], capture_output=True, text=True, timeout=600)
-    assert done.returncode == 0, done.stderr[-3000:]
-    return folder, {line.split('|')[0]: line.split('|')[1:] for line in done.stdout.splitlines()}
+@pytest.fixture(scope='session')
+def stops(stories):
+    folder, lines = stories[0]['stops']
+    return folder, {line.split('|')[0]: line.split('|')[1:] for line in lines}
 
 
 @pytest.mark.parametrize('name, status', [('SIGINT', 130), ('SIGTERM', 143)])
@@ -122,7 +137,8 @@ def test_a_run_that_is_stopped_says_what_is_kept_in_one_line_and_goes_on(name, s
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason='the gradient scaler of float16 works on a GPU only')
 def test_the_gradient_scaler_survives_a_kill(tmp_path):
-    found, log = run_lives(tmp_path, 'layernorm-fast', 'adam constant', '--scaler')
+    done = subprocess.run([sys.executable, script, 'lives', tmp_path, 'layernorm-fast', 'adam constant', '--scaler'], capture_output=True, text=True)
+    found, log = told_lives(done.stdout.splitlines()), done.stderr
     assert len(found) == 2, log
     for name in found:
         assert found[name]['life 0'][0] == -signal.SIGKILL and found[name]['life 2'][0] == 0, log[-3000:]
@@ -247,18 +263,13 @@ def test_a_lock_ends_with_an_error_too(tmp_path):
 
 # Several processes
 
-@pytest.fixture(scope='module')
-def many(tmp_path_factory):
-    "A folder with the run of one process and that of two, and what was printed."
-    folder = tmp_path_factory.mktemp('many')
-    done = subprocess.run([sys.executable, script, 'many', str(folder)], capture_output=True, text=True, timeout=300)
-    assert done.returncode == 0, done.stderr[-3000:]
-    return folder, done.stdout, done.stderr
+@pytest.fixture(scope='session')
+def many(stories): return *stories[0]['many'], stories[1]
 
 
 def test_two_processes_train_as_one_also_when_they_were_stopped(many):
-    folder, text, log = many
-    assert '[0, 143, 143, 2, 2, 0, 0, 2]' in text, log[-3000:]
+    folder, lines, log = many
+    assert '[0, 143, 143, 2, 2, 0, 0, 2]' in lines[-1], log[-3000:]
     one, two = read_run(folder/'one'), read_run(folder/'two')
     assert (one.card['processes'], two.card['processes']) == (1, 2)
     assert one.card['steps'] == two.card['steps'] == 20
@@ -266,9 +277,8 @@ def test_two_processes_train_as_one_also_when_they_were_stopped(many):
 
 
 def test_what_several_processes_and_a_second_training_are_told(many):
-    folder, text, _ = many
-    both, second, last = text.splitlines()
-    assert 'stopped; ' in both and 'checkpoint.safetensors keeps 1 epochs and 4 steps' in both and 'Traceback' not in both
+    folder, (both, second, last), _ = many
+    assert both.count('stopped; ') == 1 and 'checkpoint.safetensors keeps 1 epochs and 4 steps' in both and 'Traceback' not in both
     assert 'belongs to a run with other options: lr 0.05, now 0.01. Give' in both
     assert f'is in use by process {last.split()[0]} on ' in second and ' since 20' in second and 'another name with --run' in second
     assert sorted(p.name for p in folder.iterdir()) == ['one', 'two']
@@ -319,10 +329,10 @@ def flip(path):
 
 def test_another_version_of_torch_is_told_and_stands_on_the_card(tmp_path, monkeypatch):
     start(tmp_path/'run', net=PowerCut)
-    monkeypatch.setattr(torch, '__version__', '99.1')
+    run_card = checkpoints.run_card
+    monkeypatch.setattr(checkpoints, 'run_card', lambda *args, **facts: run_card(*args, **facts) | {'torch': '99.1'})
     with pytest.warns(UserWarning, match='goes on with torch 99.1'): start(tmp_path/'run')
-    card = read_run(tmp_path/'run').card
-    assert card['torch'] == '99.1' and len(card['earlier']) == 1 and card['earlier'][0]['torch'] != '99.1'
+    assert [facts['torch'] for facts in read_run(tmp_path/'run').card['earlier']] == [torch.__version__]
 
 
 def test_weights_that_are_not_finite_are_never_kept(tmp_path):
@@ -434,13 +444,15 @@ def test_minutes_to_an_accuracy():
     assert minutes_to(history, 0.6, 100) == 3.0 and math.isnan(minutes_to(history, 0.9, 100))
 
 
-def test_the_live_curve_is_one_figure_that_changes():
-    with capture_output() as shown:
-        follow = live_curve()
-        follow(history.iloc[:1])
-        follow(history)
-    plt.close('all')
-    assert len(shown.outputs) == 2
+def test_the_live_curve_is_one_figure_that_changes(monkeypatch):
+    shown = []
+    class Handle:
+        def update(self, figure): shown.append(('again', figure))
+    monkeypatch.setattr(IPython.display, 'display', lambda figure, display_id: shown.append(('first', figure)) or Handle())
+    follow = live_curve()
+    for rows in (1, 2, 3): follow(history.iloc[:rows])
+    assert [how for how, _ in shown] == ['first', 'again', 'again'] and not plt.get_fignums()
+    assert [len(figure.axes[0].lines[0].get_xdata()) for _, figure in shown] == [1, 2, 3]
 
 
 @pytest.mark.skipif(find_spec('tensorboard') is None, reason='TensorBoard is not installed')
