@@ -32,7 +32,7 @@ def reading(path):
     for cell in json.loads(path.read_text(encoding='utf-8'))['cells']:
         source = ''.join(cell['source'])
         if cell['cell_type'] == 'markdown': words += len(re.findall(r'[\w’\'-]+', re.sub(r'\(http\S+\)', '', source)))
-        elif not re.search(r'^#\| *(hide|exporti|echo: *false|eval: *false)', source, re.M):
+        elif not re.search(r'^#\| *(hide|exporti?|echo: *false|eval: *false)\b', source, re.M):
             lines += sum(bool(line.strip()) and not line.startswith('#|') for line in source.split('\n'))
     return words, lines, max(5, 5*round((words/WORDS_A_MINUTE + lines*SECONDS_A_LINE/60)/5))
 
