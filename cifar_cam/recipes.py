@@ -19,15 +19,17 @@ from fastcore.script import store_true
 from torch import nn
 
 from .augment import find_pipeline
+from .checkpoints import (
+    hold_run, join_processes, read_checkpoint, remove_checkpoint, what_is_kept)
 from .core import (
     atomic_path, choice_error, command, finish_run, new_run, plain_errors, read_run,
     results_folder, run_card, seed_everything)
 from .data import load_cifar10, load_sample, split_train_valid
+from .optimizer import OPTIMIZERS, check_number, make_optimizer, pick_precision
 from .resnet import david_resnet, resnet18
 from .transfer import finetune_all, freeze_6, freeze_10, imagenet_resnet18, mini_dropout
 from .train import (
-    OPTIMIZERS, Batches, check_number, check_schedule, evaluate, fit, hold_run, join_processes,
-    make_optimizer, make_schedule, pick_precision, plain_pipeline, tensorboard_log, what_is_kept)
+    Batches, check_schedule, evaluate, fit, make_schedule, plain_pipeline, tensorboard_log)
 
 # %% ../nbs/12_recipes.ipynb #a1b50004
 @dataclass(frozen=True)
@@ -203,16 +205,17 @@ def run_recipe(
     "Train `recipe`, test it once, and write the run folder; started again after a kill, it goes on."
     place, rank, world = join_processes(device)
     with hold_run(run) if rank == 0 else nullcontext():  # one process writes files
+        checkpoint = run/'checkpoint.safetensors'
         if (run/'run.json').exists():
+            if rank == 0: remove_checkpoint(checkpoint)  # left if it was stopped in between
             raise ValueError(f'run {run} is finished already. Give another name with --run, '
                              'or remove that folder')
-        checkpoint = run/'checkpoint.safetensors'
         model, history, card = train_recipe(
             recipe, checkpoint, data, seed, (place, rank, world),
             precision=precision, minutes=minutes, on_epoch=on_epoch, progress=progress)
         if rank == 0:
             finish_run(run, model.state_dict(), history, card)
-            checkpoint.unlink(missing_ok=True)
+            remove_checkpoint(checkpoint)
     return card
 
 # %% ../nbs/12_recipes.ipynb #e8c63389
@@ -250,6 +253,8 @@ def train_recipe(
                 valid_accuracy=history.valid_accuracy.iloc[-1], test_images=test['images'],
                 test_loss=test['loss'], test_accuracy=test['accuracy'],
                 seconds=round(history.seconds.sum(), 1), steps=len(train)*recipe.epochs)
+    earlier = read_checkpoint(checkpoint)['software'][:-1] if rank == 0 else []
+    if earlier: card['earlier'] = earlier  # other software, hardware or processes than at the end
     return model, history, card
 
 # %% ../nbs/12_recipes.ipynb #8ab5ff4c

@@ -1,5 +1,6 @@
 """What core keeps and how it notices damage: hashes in files, runs and the package."""
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -10,6 +11,7 @@ import pandas as pd
 import pytest
 import torch
 
+import cifar_cam
 from cifar_cam import core
 from cifar_cam.core import finish_run, load_tensors, new_run, package_file, read_run, results_folder, save_tensors
 
@@ -97,3 +99,34 @@ def test_a_run_that_is_not_finite_is_not_finished(tmp_path):
     finish_run(run, {'w': torch.ones(1)}, history, {'seed': np.int64(42), 'acc': np.float32(.5), 'shape': (1, 2)})
     assert read_run(run).card == {'seed': 42, 'acc': .5, 'shape': [1, 2]}
     json.loads((run/'run.json').read_text(), parse_constant=pytest.fail)
+
+
+def test_old_names_are_found_with_a_warning():
+    for old, new in core.MOVED.items():
+        with pytest.warns(DeprecationWarning, match=f'{old} is now cifar_cam.core.{new[5:]}') as seen: assert getattr(core, old) is getattr(core, new[5:])
+        assert seen[0].filename == __file__
+
+
+def test_an_installed_package_inside_a_foreign_repository_has_no_commit(tmp_path):
+    site = tmp_path/'repository'/'.venv'/'site-packages'
+    shutil.copytree(root/'cifar_cam', site/'cifar_cam', ignore=shutil.ignore_patterns('__pycache__', 'weights', 'sample'))
+    git = ['git', '-c', 'user.name=a', '-c', 'user.email=a@b.c', '-C', tmp_path/'repository']
+    for words in (('init', '-q'), ('commit', '-q', '--allow-empty', '-m', 'theirs')): subprocess.run([*git, *words], check=True)
+    code = 'from cifar_cam.core import run_card; card = run_card(); print(card["commit"], card["version"])'
+    env = {k: v for k, v in os.environ.items() if not k.startswith('GIT_')} | {'PYTHONPATH': str(site)}
+    ran = subprocess.run([sys.executable, '-c', code], cwd=tmp_path/'repository', env=env, capture_output=True, text=True, check=True)
+    assert ran.stdout.split() == ['unknown', cifar_cam.__version__]
+
+
+def test_temporary_files_of_killed_processes_go(tmp_path):
+    code = (f'import os, signal\nfrom cifar_cam.core import atomic_path\nwith atomic_path({str(tmp_path/"a.txt")!r}) as part:\n'
+            '    part.write_text("half")\n    os.kill(os.getpid(), signal.SIGKILL)')
+    assert subprocess.run([sys.executable, '-c', code]).returncode == -9
+    left, = tmp_path.glob('.a.txt.*.part')
+    save_tensors(tmp_path/'a.txt', {})
+    assert left.exists() # it may be in use
+    os.utime(left, (0, 0))
+    with core.atomic_path(tmp_path/'b.txt') as part: part.write_text('other')
+    assert left.exists() # not its own
+    save_tensors(tmp_path/'a.txt', {})
+    assert sorted(p.name for p in tmp_path.iterdir()) == ['a.txt', 'b.txt']

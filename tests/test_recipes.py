@@ -15,7 +15,8 @@ from cifar_cam import recipes
 from cifar_cam.augment import PIPELINES
 from cifar_cam.core import finish_run, new_run
 from cifar_cam.recipes import MODELS, RECIPES, changed_fields, find_recipe, keep_result, recipe_data, results_table
-from cifar_cam.train import make_optimizer, make_schedule
+from cifar_cam.optimizer import make_optimizer
+from cifar_cam.train import make_schedule
 
 root = Path(__file__).resolve().parent.parent
 

@@ -9,7 +9,8 @@ from torchvision.models import ResNet18_Weights
 from cifar_cam.core import load_tensors, save_tensors
 from cifar_cam.data import load_sample, normalise
 from cifar_cam.gradcam import grad_cam
-from cifar_cam.train import Batches, fit, make_optimizer
+from cifar_cam.optimizer import make_optimizer
+from cifar_cam.train import Batches, fit
 from cifar_cam.transfer import finetune_all, freeze_6, freeze_10, imagenet_resnet18, mini_dropout
 
 images, labels = (a[::20] for a in load_sample('train'))
