@@ -136,7 +136,7 @@ def test_imagenet_features_tell_our_classes_apart_better_than_random_ones():
     file = Path(torch.hub.get_dir())/'checkpoints'/Path(ResNet18_Weights.IMAGENET1K_V1.url).name
     if not file.exists(): pytest.skip(f'{file.name} is not on this machine; imagenet_resnet18() would download it')
     def share(model): # of images that lie nearest to the mean feature of their own class, found on other images
-        features = nn.functional.normalize(predict(headless(model.eval()), some, size=64, precision='float32'))
+        features = nn.functional.normalize(predict_images(headless(model.eval()), some, size=64, precision='float32'))
         means = torch.stack([features[::2][kinds[::2] == c].mean(0) for c in range(10)])
         return (torch.cdist(features[1::2], means).argmin(1) == kinds[1::2]).float().mean().item()
     some, kinds = load_sample('train')
