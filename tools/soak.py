@@ -48,7 +48,7 @@ def draw_recipe(chance):
     return small_run.small(
         RECIPES['layernorm-plateau'], name='soak', pipeline=chance.choice(('crop-flip', 'layernorm-plateau', 'fast', 'davidnet')), epochs=chance.randint(2, 4),
         optimizer=chance.choice(OPTIMIZERS), lr=chance.choice((0.01, 0.003)), schedule=schedule, schedule_options=options.get(schedule, {}),
-        ema=chance.choice((0, 0.9)), weight_decay=chance.choice((0.0, 0.01)), spare_norms=chance.random() < 0.5,
+        ema=chance.choice((0, 0.9)), weight_decay=chance.choice((0.0, 0.01)), decay_norms=chance.random() < 0.5,
         label_smoothing=chance.choice((0, 0.1)), sizes=chance.choice(((), ((0.5, 16), (0.5, 32)))))
 
 
