@@ -25,9 +25,9 @@ demo: .venv/.user   ## accuracy, 20 mistakes and their Grad-CAM on the embedded 
 	@echo "[2/2] cifar_cam_demo"
 	@$(BIN)/cifar_cam_demo
 
-test: .venv/.dev   ## every notebook's cells and every test
+test: .venv/.dev   ## every notebook's cells and every test, on all cores
 	@echo "[2/2] pytest: notebooks and tests"
-	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 4 --dist worksteal
 
 run: .venv/.dev   ## run one notebook afresh and keep its outputs: make run NB=05
 	@test -n "$(NB)" || { echo "say which notebook: make run NB=05"; exit 2; }
