@@ -166,6 +166,23 @@ def test_a_changed_run_is_no_row_and_another_split_is_named(tmp_path):
     assert (tmp_path/'results'/'finetune-all-seed42-cpu-valid0.json').exists()
 
 
+def test_the_table_says_what_a_card_says(tmp_path):
+    card = card_of('freeze-10', test_accuracy=0.5, seconds=1234.5)
+    history = pd.DataFrame([dict(epoch=1, step_seconds=30., train_accuracy=.4, valid_accuracy=.3), dict(epoch=2, step_seconds=30., train_accuracy=.6, valid_accuracy=.45)])
+    keep_result(finish_run(new_run('whole', tmp_path), {'w': torch.zeros(1)}, history, card), tmp_path/'results')
+    row = results_table(tmp_path/'results').set_index('recipe').loc['freeze-10']
+    told = dict(published='49.1 %', measured='50.00%', margin='0.98', difference='+0.9', train='60.00%', validation='45.00%', epochs='2', seconds='1,234', seed='42')
+    assert {key: row[key] for key in told} == told and row['step minutes'] == '1.0' and row['hardware'] == 'a machine, 1 threads'
+
+
+def test_what_is_no_result_is_told(tmp_path):
+    with pytest.raises(FileNotFoundError, match='Clone the repository'): results_table(tmp_path/'nowhere')
+    demo = finish_run(new_run('demo', tmp_path), {}, pd.DataFrame([dict(epoch=1)]), {'seed': 1})
+    with pytest.raises(ValueError, match='has no recipe, device'): keep_result(demo)
+    short = card_of('layernorm-fast', recipe=asdict(find_recipe('layernorm-fast', epochs=3, valid=0)), test_images=1000)
+    assert changed_fields(short) == ['epochs 3, not 12', 'test_images 1000, not 10000']
+
+
 def test_the_cards_in_results_are_of_the_recipes_as_they_stand():
     cards = {path.name: json.loads(path.read_text()) for path in (root/'results').glob('*-seed*.json')}
     assert cards and not {name: changed_fields(card) for name, card in cards.items() if changed_fields(card)}
