@@ -18,8 +18,8 @@ import pandas as pd
 import torch
 from torch import nn
 
-from .core import deprecated, kept_modes, kept_random_state
-from .core import progress_bar
+from .core import (
+    deprecated, preserve_modes, preserve_random_state, progress_bar)
 
 # %% ../nbs/04_lr_finder.ipynb #975a78a7
 @contextmanager
@@ -62,7 +62,7 @@ def preserve_training(
               for g in optimizer.param_groups]
     state, names = deepcopy(optimizer.state_dict()), set(vars(optimizer))
     try:
-        with kept_modes(model): yield
+        with preserve_modes(model): yield
     finally:
         with torch.no_grad():
             for t, before in tensors: t.copy_(before)
@@ -182,7 +182,7 @@ def lr_range_test(
     "Train with a growing learning rate, and put everything back (Smith 2017, section 3.3)."
     check_range(batches, valid, start, end, steps)
     rows, given = [], endless_batches(batches)
-    with (kept_random_state(), preserve_order(batches), preserve_order(valid),
+    with (preserve_random_state(), preserve_order(batches), preserve_order(valid),
           preserve_training(model, optimizer), torch.enable_grad(),
           progress_bar(steps, 'learning rates', progress, leave=False) as bar):
         groups = optimizer.param_groups

@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor, fx, nn
 from torch.fx.passes.shape_prop import ShapeProp
 
-from .core import deprecated, kept_modes, load_tensors, save_tensors
+from .core import deprecated, load_tensors, package_file, preserve_modes, save_tensors
 
 # %% ../nbs/03_resnet.ipynb #67d94edb
 class LayerNorm(nn.GroupNorm):
@@ -159,7 +159,7 @@ def trace_model(
                          f'got {size!r}. CIFAR-10 has 32')
     like = next(model.parameters(), torch.empty(0))
     image = torch.zeros(1, 3, size, size, dtype=like.dtype, device=like.device)
-    with kept_modes(model), torch.no_grad():
+    with preserve_modes(model), torch.no_grad():
         try: traced = fx.GraphModule(model, LayerTracer().trace(model.eval()))
         except Exception as error: # a model may raise anything while it is traced
             name = type(model).__name__
@@ -212,6 +212,30 @@ def read_layers(
         seen[node] = jump, field, start
     return rows
 
+def draw_receptive_fields(
+    image:np.ndarray, # uint8 `(H,W,3)`
+    model:nn.Module, # any model for images that `torch.fx` can follow; left as found
+    layers:tuple[str,...]=('layer1', 'layer2', 'layer3', 'layer4'), # dotted names
+    ax=None, # a matplotlib axes; a new one if None
+): # the axes
+    "Draw the receptive field of the middle unit of each of `layers` around `image`."
+    import matplotlib.pyplot as plt
+    if ax is None: ax = plt.subplots(figsize=(4.6, 4.6), layout='constrained')[1]
+    size, rows = len(image), read_layers(model, len(image))
+    ax.imshow(image, interpolation='nearest')
+    for i, layer in enumerate(layers):
+        widths = [r['shape'][-1] for r in rows if f"{r['layer']}.".startswith(f'{layer}.')] or [0]
+        middle = widths[-1]//2
+        top, left, bottom, right = receptive_box(model, layer, middle, middle, size)
+        label = f'{layer}: {right - left} pixels, map {widths[-1]}x{widths[-1]}'
+        ax.add_patch(plt.Rectangle((left - .5, top - .5), right - left, bottom - top,
+                                   fill=False, linewidth=2, color=f'C{i}', label=label))
+        far = max(right - size, -left, 0) + 3
+    ax.legend(loc='upper center', bbox_to_anchor=(.5, .95), fontsize=7, ncols=2)
+    ax.set(xlim=(-far, size + far), ylim=(size + far, -far))
+    ax.set(xticks=[0, size], yticks=[0, size], facecolor='lightgrey')
+    return ax
+
 # %% ../nbs/03_resnet.ipynb #f4e793e9
 def summary(
     model:nn.Module, # any that `torch.fx` can follow, for images `(B,3,size,size)`; left as found
@@ -247,31 +271,6 @@ def receptive_box(
     corner = unit['start'] - (unit['field'] - 1)/2
     top, left = (int(corner + place*unit['jump']) for place in (row, column))
     return top, left, top + unit['field'], left + unit['field']
-
-# %% ../nbs/03_resnet.ipynb #34315bb1
-def draw_receptive_fields(
-    image:np.ndarray, # uint8 `(H,W,3)`
-    model:nn.Module, # any model for images that `torch.fx` can follow; left as found
-    layers:tuple[str,...]=('layer1', 'layer2', 'layer3', 'layer4'), # dotted names
-    ax=None, # a matplotlib axes; a new one if None
-): # the axes
-    "Draw the receptive field of the middle unit of each of `layers` around `image`."
-    import matplotlib.pyplot as plt
-    if ax is None: ax = plt.subplots(figsize=(4.6, 4.6), layout='constrained')[1]
-    size, rows = len(image), read_layers(model, len(image))
-    ax.imshow(image, interpolation='nearest')
-    for i, layer in enumerate(layers):
-        widths = [r['shape'][-1] for r in rows if f"{r['layer']}.".startswith(f'{layer}.')] or [0]
-        middle = widths[-1]//2
-        top, left, bottom, right = receptive_box(model, layer, middle, middle, size)
-        label = f'{layer}: {right - left} pixels, map {widths[-1]}x{widths[-1]}'
-        ax.add_patch(plt.Rectangle((left - .5, top - .5), right - left, bottom - top,
-                                   fill=False, linewidth=2, color=f'C{i}', label=label))
-        far = max(right - size, -left, 0) + 3
-    ax.legend(loc='upper center', bbox_to_anchor=(.5, .95), fontsize=7, ncols=2)
-    ax.set(xlim=(-far, size + far), ylim=(size + far, -far))
-    ax.set(xticks=[0, size], yticks=[0, size], facecolor='lightgrey')
-    return ax
 
 # %% ../nbs/03_resnet.ipynb #7c437add
 class DavidBlock(nn.Module):
@@ -345,7 +344,7 @@ def read_pretrained(
     path:str|Path|None=None, # a file of `save_pretrained`; the package's own if None
 )->tuple[dict[str,Tensor],dict]: # name -> tensor, float32 again; the card
     "The weights and the card of a pretrained model."
-    path = Path(path or pretrained_path())
+    path = Path(path or package_file(f'weights/{pretrained_path().name}')) # its hash is checked
     if not path.is_file():
         raise FileNotFoundError(f'path must be a file of save_pretrained; {path} does not exist. '
                                 'Install the package again, or train a model and save it there')

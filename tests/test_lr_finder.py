@@ -15,7 +15,7 @@ from torch.utils.data import DataLoader, Dataset, TensorDataset
 from torch_lr_finder import LRFinder
 
 from cifar_cam import lr_finder
-from cifar_cam.core import kept_random_state
+from cifar_cam.core import preserve_random_state
 from cifar_cam.lr_finder import find_valley, is_over, lr_range_test, plot_range_test, preserve_order, preserve_training, smooth, suggest_rates
 
 ce = nn.CrossEntropyLoss()
@@ -93,7 +93,7 @@ VALID = [(X[:20], Y[:20])]
 
 def fingerprint(model, optimizer, loader):
     "All that decides how training goes on, as a flat list, with the labels of the next batch."
-    with kept_random_state(), preserve_order(loader): following = next(iter(loader))[1]
+    with preserve_random_state(), preserve_order(loader): following = next(iter(loader))[1]
     modes, gradients = [m.training for m in model.modules()], [p.grad for p in model.parameters()]
     groups = [id(g) for g in optimizer.param_groups]
     generators = [torch.get_rng_state(), np.random.get_state()[1].tolist(), random.getstate()]

@@ -13,10 +13,10 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torchvision.models import resnet18 as vision_resnet18
 from torchvision.models.resnet import BasicBlock
 
-from cifar_cam import resnet
+from cifar_cam import core, resnet
 from cifar_cam.resnet import (
     NORMS, Block, LayerNorm, check_batch, david_resnet, draw_receptive_fields, init_weights, kernel_stride_padding, load_pretrained,
-    pretrained_card, receptive_box, resnet18, save_pretrained, summary)
+    pretrained_card, pretrained_path, receptive_box, resnet18, save_pretrained, summary)
 
 BATCH_NORM = nn.modules.batchnorm._BatchNorm
 
@@ -291,3 +291,11 @@ def test_old_names_still_work_with_a_warning():
     for old, new in dict(read_window=kernel_stride_padding, start_weights=init_weights, check_images=check_batch).items():
         with pytest.warns(DeprecationWarning, match=f'resnet.{old} is now'): assert getattr(resnet, old) is new
     with pytest.raises(AttributeError): resnet.nothing_of_the_kind
+
+
+def test_damaged_weights_of_the_package_are_noticed(tmp_path, monkeypatch):
+    (tmp_path/'weights').mkdir()
+    (tmp_path/'weights'/pretrained_path().name).write_bytes(b'damaged')
+    (tmp_path/'data_hashes.json').write_bytes((pretrained_path().parent.parent/'data_hashes.json').read_bytes())
+    monkeypatch.setattr(core, 'package_folder', lambda: tmp_path)
+    with pytest.raises(ValueError, match='is not the file that came with the package'): load_pretrained()
