@@ -138,6 +138,9 @@ def json_text(
                         f'got {type(part).__name__} {str(part)[:60]!r}. '
                         'Turn it into text or a number')
     try: return json.dumps(value, default=plain, allow_nan=not finite, **options)
+    except TypeError as error:
+        if str(error).startswith(name): raise
+        raise TypeError(f'{name} must have names of text or numbers; {error}. Use text') from None
     except ValueError as error: # NaN, infinity, or a dict that holds itself
         raise ValueError(f'{name} must hold finite numbers, as strict JSON does; {error}. '
                          'Leave such a value out, or write None') from None
@@ -166,6 +169,19 @@ def check_seal(
                          f'its sha256 is {found.hexdigest()[:12]}..., not {digest[:12]}.... '
                          'Copy or train it again')
 
+# %% ../nbs/hood/core.ipynb #fe3f8a7e
+def check_tensors(
+    tensors, # what somebody passed as tensors
+)->None:
+    "Raise unless `tensors` is a dict of name -> tensor."
+    if not isinstance(tensors, dict):
+        raise TypeError('tensors must be a dict, name -> tensor, such as model.state_dict(); '
+                        f'got {type(tensors).__name__}')
+    for name, value in tensors.items():
+        if not isinstance(name, str) or not isinstance(value, Tensor):
+            raise TypeError('tensors must be a dict, name -> tensor, such as model.state_dict(); '
+                            f'got {type(value).__name__} for {name!r}')
+
 # %% ../nbs/hood/core.ipynb #2b6dff0e
 def save_tensors(
     path:str|Path, # the file to write, by habit `*.safetensors`
@@ -173,6 +189,7 @@ def save_tensors(
     metadata:dict|None=None, # plain values (text, numbers, lists, dicts) that JSON can hold
 )->Path: # `path`
     "Write `tensors`, `metadata` and a content hash into one safetensors file, atomically."
+    check_tensors(tensors)
     tensors = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
     facts = json_text(metadata or {}, 'metadata', finite=False)
     # save_file would add a temporary file of its own
@@ -297,6 +314,7 @@ def finish_run(
 )->Path: # the run folder
     "Write the three files of a run, each atomically; `run.json` comes last and holds their hashes."
     run = Path(run)
+    check_tensors(weights)
     check_finite(weights, history)
     card = json.loads(json_text(card, 'card')) # as it will be read
     sweep_parts(run) # what a killed process left half-written
