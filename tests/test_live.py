@@ -1,6 +1,7 @@
 "The page on which the network runs in the browser: its file, its numbers, what a reader does."
 import io
 import json
+import os
 import re
 import shutil
 import sys
@@ -11,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from filelock import FileLock
 from PIL import Image
 
 from cifar_cam.data import CLASSES, MEAN, load_sample, normalise, sample_indices
@@ -122,8 +124,11 @@ def server(tmp_path_factory):
         pytest.skip('no chromium with chromedriver on the PATH')
     try: make_live.fetch_runtime()
     except SystemExit as reason: pytest.skip(f'no runtime for the browser: {reason}')
-    folder = tmp_path_factory.mktemp('site')
-    make_live.build(folder/'live')
+    folder, shared = tmp_path_factory.mktemp('site'), tmp_path_factory.getbasetemp()
+    if 'PYTEST_XDIST_WORKER' in os.environ: shared = shared.parent  # one build for all processes
+    with FileLock(shared/'live.lock'):
+        if not (shared/'live').is_dir(): make_live.build(shared/'live')
+    shutil.copytree(shared/'live', folder/'live')
     server = serve(folder)
     yield server
     server.shutdown()

@@ -168,10 +168,11 @@ def test_a_changed_run_is_no_row_and_another_split_is_named(tmp_path):
 
 def test_the_table_says_what_a_card_says(tmp_path):
     card = card_of('freeze-10', test_accuracy=0.5, seconds=1234.5)
-    history = pd.DataFrame([dict(epoch=1, step_seconds=30., train_accuracy=.4, valid_accuracy=.3), dict(epoch=2, step_seconds=30., train_accuracy=.6, valid_accuracy=.45)])
+    history = pd.DataFrame(dict(epoch=[1, 2], step_seconds=30., train_accuracy=[.4, .6], valid_accuracy=[.3, .45]))
     keep_result(finish_run(new_run('whole', tmp_path), {'w': torch.zeros(1)}, history, card), tmp_path/'results')
     row = results_table(tmp_path/'results').set_index('recipe').loc['freeze-10']
-    told = dict(published='49.1 %', measured='50.00%', margin='0.98', difference='+0.9', train='60.00%', validation='45.00%', epochs='2', seconds='1,234', seed='42')
+    told = dict(published='49.1 %', measured='50.00%', margin='0.98', difference='+0.9', train='60.00%', validation='45.00%', epochs='2',
+                seconds='1,234', seed='42')
     assert {key: row[key] for key in told} == told and row['step minutes'] == '1.0' and row['hardware'] == 'a machine, 1 threads'
 
 

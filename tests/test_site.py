@@ -213,6 +213,13 @@ def test_the_finished_site_loads_nothing_from_elsewhere(tmp_path):
     assert finish_page(top) == top, 'a second time changes nothing'
 
 
+def test_names_in_signatures_become_links_and_a_class_is_called_so():
+    page = '<span class="kw">def</span> Recipe(\n<span class="co"># from [`find_recipe`](https://x.github.io/y/recipes.html#find_recipe)</span>'
+    assert finish_page(page) == ('<span class="kw">class</span> Recipe(\n<span class="co"># from '
+                                 '<a href="https://x.github.io/y/recipes.html#find_recipe">find_recipe</a></span>')
+    assert finish_page('<span class="kw">def</span> fit(x): # `(B,C)`') == '<span class="kw">def</span> fit(x): # `(B,C)`'
+
+
 def test_files_that_the_site_needs_are_there():
     config = load(root/'_quarto.yml')
     for file in (config['website']['favicon'], config['website']['image'], config['format']['html']['css'], 'images/colab-badge.svg', 'katex/katex.min.js'):
