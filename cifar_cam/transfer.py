@@ -16,7 +16,8 @@ from torchvision.models.resnet import BasicBlock, ResNet
 
 from .augment import step_generator
 from .resnet import check_classes
-from .train import make_optimizer, train_step
+from .optimizer import make_optimizer
+from .train import train_step
 
 # %% ../nbs/11_transfer.ipynb #25d49726
 class TransferResNet(ResNet):

@@ -10,7 +10,8 @@ from torchvision.models import ResNet18_Weights
 from cifar_cam.core import load_tensors, save_tensors
 from cifar_cam.data import load_sample, normalise
 from cifar_cam.gradcam import grad_cam
-from cifar_cam.train import Batches, fit, make_optimizer, predict
+from cifar_cam.optimizer import make_optimizer
+from cifar_cam.train import Batches, fit, predict_images
 from cifar_cam.transfer import finetune_all, fit_head, freeze, freeze_6, freeze_10, imagenet_resnet18, mini_dropout, small_head
 
 images, labels = (a[::20] for a in load_sample('train'))
@@ -73,7 +74,7 @@ def headless(model):
 
 def test_a_head_on_stored_features_is_the_head_of_the_whole_network_trained():
     slow = freeze(imagenet_resnet18(weights=False), 9)
-    features = predict(headless(slow), images, precision='float32')
+    features = predict_images(headless(slow), images, precision='float32')
     fast = fit_head(copy.deepcopy(slow.fc), features, labels, 2, 0.1, 16, 3, 'sgd')
     fit(slow, Batches(images, labels, 16, 'none', seed=3), (images, labels), make_optimizer(slow, 'sgd', 0.1), 2,
         precision='float32', progress=False)
@@ -135,7 +136,7 @@ def test_imagenet_features_tell_our_classes_apart_better_than_random_ones():
     file = Path(torch.hub.get_dir())/'checkpoints'/Path(ResNet18_Weights.IMAGENET1K_V1.url).name
     if not file.exists(): pytest.skip(f'{file.name} is not on this machine; imagenet_resnet18() would download it')
     def share(model): # of images that lie nearest to the mean feature of their own class, found on other images
-        features = nn.functional.normalize(predict(headless(model.eval()), some, size=64, precision='float32'))
+        features = nn.functional.normalize(predict_images(headless(model.eval()), some, size=64, precision='float32'))
         means = torch.stack([features[::2][kinds[::2] == c].mean(0) for c in range(10)])
         return (torch.cdist(features[1::2], means).argmin(1) == kinds[1::2]).float().mean().item()
     some, kinds = load_sample('train')
