@@ -96,7 +96,8 @@ def describe_network(
     model:nn.Module,
 )->str: # such as '22,154 parameters, 22,154 trained, layers 5c0f5a'
     "The size of a network, and 6 digits that change with any layer or its settings."
-    layers = [f'{name} {type(m).__name__} {m.extra_repr()}' for name, m in model.named_modules() if name]
+    layers = [f'{name} {type(layer).__name__} {layer.extra_repr()}'
+              for name, layer in model.named_modules() if name]
     digits = hashlib.blake2b('\n'.join(layers).encode(), digest_size=3).hexdigest()
     total = sum(p.numel() for p in model.parameters())
     trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
@@ -254,7 +255,8 @@ def fill_state(
     for name, part in state.parts().items(): part.load_state_dict(value['parts'][name])
     check_weights(state)
     for group in state.optimizer.param_groups:
-        states = [(p, state.optimizer.state[p]) for p in group['params'] if p in state.optimizer.state]
+        averages = state.optimizer.state
+        states = [(p, averages[p]) for p in group['params'] if p in averages]
         if len({tuple(sorted(kept)) for _, kept in states}) > 1 or not math.isfinite(group['lr']):
             raise ValueError('the optimizer lacks some of its averages')
         for p, kept in states:

@@ -138,6 +138,9 @@ def json_text(
                         f'got {type(part).__name__} {str(part)[:60]!r}. '
                         'Turn it into text or a number')
     try: return json.dumps(value, default=plain, allow_nan=not finite, **options)
+    except TypeError as error:
+        if str(error).startswith(name): raise
+        raise TypeError(f'{name} must have names of text or numbers; {error}. Use text') from None
     except ValueError as error: # NaN, infinity, or a dict that holds itself
         raise ValueError(f'{name} must hold finite numbers, as strict JSON does; {error}. '
                          'Leave such a value out, or write None') from None
@@ -166,6 +169,19 @@ def check_seal(
                          f'its sha256 is {found.hexdigest()[:12]}..., not {digest[:12]}.... '
                          'Copy or train it again')
 
+# %% ../nbs/hood/core.ipynb #fe3f8a7e
+def check_tensors(
+    tensors, # what somebody passed as tensors
+)->None:
+    "Raise unless `tensors` is a dict of name -> tensor."
+    if not isinstance(tensors, dict):
+        raise TypeError('tensors must be a dict, name -> tensor, such as model.state_dict(); '
+                        f'got {type(tensors).__name__}')
+    for name, value in tensors.items():
+        if not isinstance(name, str) or not isinstance(value, Tensor):
+            raise TypeError('tensors must be a dict, name -> tensor, such as model.state_dict(); '
+                            f'got {type(value).__name__} for {name!r}')
+
 # %% ../nbs/hood/core.ipynb #2b6dff0e
 def save_tensors(
     path:str|Path, # the file to write, by habit `*.safetensors`
@@ -173,6 +189,7 @@ def save_tensors(
     metadata:dict|None=None, # plain values (text, numbers, lists, dicts) that JSON can hold
 )->Path: # `path`
     "Write `tensors`, `metadata` and a content hash into one safetensors file, atomically."
+    check_tensors(tensors)
     tensors = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
     facts = json_text(metadata or {}, 'metadata', finite=False)
     # save_file would add a temporary file of its own
@@ -270,9 +287,11 @@ def file_hash(
 
 def card_hash(
     card:dict, # a run card without hashes
+    hashes:dict, # file name -> sha256; that of `run.json` itself does not count
 )->str: # 64 hexadecimal digits
-    "The sha256 of what `card` says, however its lines are laid out."
-    return hashlib.sha256(json.dumps(card, sort_keys=True).encode()).hexdigest()
+    "The sha256 of what `card` and `hashes` say, however their lines are laid out."
+    others = {name: value for name, value in hashes.items() if name != 'run.json'}
+    return hashlib.sha256(json.dumps([card, others], sort_keys=True).encode()).hexdigest()
 
 def check_finite(
     weights:dict[str,Tensor], # a model's `state_dict()`
@@ -297,13 +316,14 @@ def finish_run(
 )->Path: # the run folder
     "Write the three files of a run, each atomically; `run.json` comes last and holds their hashes."
     run = Path(run)
+    check_tensors(weights)
     check_finite(weights, history)
     card = json.loads(json_text(card, 'card')) # as it will be read
     sweep_parts(run) # what a killed process left half-written
     save_tensors(run/'weights.safetensors', weights, card)
     with atomic_path(run/'history.csv') as path: history.to_csv(path, index=False)
     hashes = {name: file_hash(run/name) for name in ('weights.safetensors', 'history.csv')}
-    card['sha256'] = hashes | {'run.json': card_hash(card)}
+    card['sha256'] = hashes | {'run.json': card_hash(card, hashes)}
     with atomic_path(run/'run.json') as path: path.write_text(json.dumps(card, indent=1) + '\n')
     return run
 
@@ -358,7 +378,8 @@ def read_card_hashes(
         raise ValueError(f'run must be a whole run; {path} is nested more than 20 levels deep. '
                          'Train it again')
     hashes = card.pop('sha256', {})
-    if hashes and (not isinstance(hashes, dict) or hashes.get('run.json') != card_hash(card)):
+    known = isinstance(hashes, dict)
+    if hashes and (not known or hashes.get('run.json') != card_hash(card, hashes)):
         raise ValueError(f'run must be a run as it was finished; {path} has changed since: '
                          'what it says and its sha256 differ. Copy or train the run again; '
                          'if you changed it yourself, remove its entry sha256')
@@ -422,8 +443,8 @@ def read_run(
     for name in hashes.keys() & {'weights.safetensors', 'history.csv'}:
         if (got := file_hash(run/name)) != hashes[name]:
             raise ValueError(f'run must be a run as it was finished; {run/name} has changed since: '
-                             f'its sha256 is {got[:12]}..., not {str(hashes[name])[:12]}.... '
-                             'Copy or train the run again')
+                             f'its sha256 is {got[:12]}..., not {str(hashes[name])[:12]}... as '
+                             'run.json says. Copy or train the run again')
     return found
 
 # %% ../nbs/hood/core.ipynb #9314863c

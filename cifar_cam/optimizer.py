@@ -116,7 +116,7 @@ def make_optimizer(
     name:str='adam', # 'adam', 'adamw', 'sgd' or 'muon'
     lr:float=1e-3, # learning rate; with 'muon' that of the convolutions, the rest takes a tenth
     weight_decay:float=0.0, # L2 for 'adam' and 'sgd', decoupled for 'adamw' and 'muon'
-    spare_norms:bool=False, # no decay for parameters with one dimension (norms and biases)
+    decay_norms:bool=True, # False: no decay for parameters with one dimension (norms and biases)
     momentum:float=0.9, # of 'sgd' (Nesterov)
 )->torch.optim.Optimizer:
     "An optimizer over `model`'s trainable parameters."
@@ -126,8 +126,9 @@ def make_optimizer(
         groups = [dict(params=filters, lr=lr, weight_decay=weight_decay, matrix=True),
                   dict(params=rest, lr=lr/10, weight_decay=0.0, matrix=False)]
         return Muon([g for g in groups if g['params']])
-    groups = [dict(params=[p for p in params if p.ndim > 1 or not spare_norms]),
-              dict(params=[p for p in params if p.ndim <= 1 and spare_norms], weight_decay=0.0)]
+    groups = [dict(params=[p for p in params if p.ndim > 1 or decay_norms]),
+              dict(params=[p for p in params if p.ndim <= 1 and not decay_norms],
+                   weight_decay=0.0)]
     options = dict(params=[g for g in groups if g['params']], lr=lr, weight_decay=weight_decay)
     if name == 'sgd': return torch.optim.SGD(momentum=momentum, nesterov=momentum > 0, **options)
     return (torch.optim.Adam if name == 'adam' else torch.optim.AdamW)(**options)

@@ -44,7 +44,7 @@ class Recipe:
     epochs:int # length of the run
     batch_size:int=128 # images per step, over all processes
     weight_decay:float=0.0 # see `train.make_optimizer`
-    spare_norms:bool=False # no weight decay on norms and biases
+    decay_norms:bool=True # weight decay on norms and biases too
     momentum:float=0.9 # of 'sgd'
     schedule_options:dict=field(default_factory=dict) # see `train.make_schedule`
     label_smoothing:float=0.0 # 0..1
@@ -233,7 +233,7 @@ def train_recipe(
     model = make_model(recipe.model).to(place)
     train = Batches(*data['train'], recipe.batch_size, recipe.pipeline, seed, place, rank, world)
     optimizer = make_optimizer(model, recipe.optimizer, recipe.lr, recipe.weight_decay,
-                               recipe.spare_norms, recipe.momentum)
+                               recipe.decay_norms, recipe.momentum)
     schedule = make_schedule(recipe.schedule, optimizer, recipe.epochs, len(train),
                              **recipe.schedule_options)
     valid = tuple(part[:recipe.watched] for part in data['valid'])

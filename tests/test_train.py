@@ -99,7 +99,7 @@ def test_the_cases_hold_every_optimizer_schedule_and_option():
     assert {case.optimizer for case in cases} == set(OPTIMIZERS)
     assert {case.schedule for case in cases} >= set(SCHEDULES)
     assert all(any(small_run.alike(recipe, case) for case in cases) for recipe in recipes.RECIPES.values())
-    for option in ('ema', 'sizes', 'spare_norms', 'label_smoothing', 'weight_decay'):
+    for option in ('ema', 'sizes', 'decay_norms', 'label_smoothing', 'weight_decay'):
         assert {bool(getattr(case, option)) for case in cases} == {True, False}, option
 
 
@@ -178,7 +178,7 @@ def start(run, recipe=RECIPE, data=None, net=small_run.SmallNet, **options):
 CHANGES = {
     'model': ('small', 'other'), 'pipeline': ('fast', 'none'), 'optimizer': ('muon', 'sgd'), 'lr': (0.02, 0.05),
     'schedule': ('triangular', 'constant'), 'epochs': (3, 5), 'batch_size': (16, 8), 'weight_decay': (0.0, 0.1),
-    'spare_norms': (False, True), 'momentum': (0.9, 0.5), 'schedule_options': ({'warmup': 0.15}, {'warmup': 0.3}),
+    'decay_norms': (True, False), 'momentum': (0.9, 0.5), 'schedule_options': ({'warmup': 0.15}, {'warmup': 0.3}),
     'label_smoothing': (0.1, 0.2), 'ema': (0.9, 0.5), 'valid': (5000, 10_000), 'watched': (None, 10), 'images': (None, 50),
     'sizes': (RECIPE.sizes, ((1.0, 16),))}  # field -> its value at the first start, another one
 
