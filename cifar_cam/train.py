@@ -258,6 +258,10 @@ def train_epoch(
             loss, logits = train_step(network, x, y, state.optimizer, state.scaler, precision,
                                       label_smoothing, train.world/whole)
         except FloatingPointError as error: raise diverged(error, state, lr, checkpoint) from None
+        except RuntimeError as error: # with several processes, one may be gone
+            if train.world == 1 or not ('gloo' in str(error) or 'NCCL' in str(error)): raise
+            raise ConnectionError('another process of this run has ended. Start the same command '
+                                  'again to go on from the last checkpoint') from None
         if not isinstance(state.schedule, lr_scheduler.ReduceLROnPlateau): state.schedule.step()
         if state.average is not None: state.average.update_parameters(state.model)
         times.append(time.perf_counter() - start)
