@@ -287,9 +287,11 @@ def file_hash(
 
 def card_hash(
     card:dict, # a run card without hashes
+    hashes:dict, # file name -> sha256; that of `run.json` itself does not count
 )->str: # 64 hexadecimal digits
-    "The sha256 of what `card` says, however its lines are laid out."
-    return hashlib.sha256(json.dumps(card, sort_keys=True).encode()).hexdigest()
+    "The sha256 of what `card` and `hashes` say, however their lines are laid out."
+    others = {name: value for name, value in hashes.items() if name != 'run.json'}
+    return hashlib.sha256(json.dumps([card, others], sort_keys=True).encode()).hexdigest()
 
 def check_finite(
     weights:dict[str,Tensor], # a model's `state_dict()`
@@ -321,7 +323,7 @@ def finish_run(
     save_tensors(run/'weights.safetensors', weights, card)
     with atomic_path(run/'history.csv') as path: history.to_csv(path, index=False)
     hashes = {name: file_hash(run/name) for name in ('weights.safetensors', 'history.csv')}
-    card['sha256'] = hashes | {'run.json': card_hash(card)}
+    card['sha256'] = hashes | {'run.json': card_hash(card, hashes)}
     with atomic_path(run/'run.json') as path: path.write_text(json.dumps(card, indent=1) + '\n')
     return run
 
@@ -376,7 +378,8 @@ def read_card_hashes(
         raise ValueError(f'run must be a whole run; {path} is nested more than 20 levels deep. '
                          'Train it again')
     hashes = card.pop('sha256', {})
-    if hashes and (not isinstance(hashes, dict) or hashes.get('run.json') != card_hash(card)):
+    known = isinstance(hashes, dict)
+    if hashes and (not known or hashes.get('run.json') != card_hash(card, hashes)):
         raise ValueError(f'run must be a run as it was finished; {path} has changed since: '
                          'what it says and its sha256 differ. Copy or train the run again; '
                          'if you changed it yourself, remove its entry sha256')
@@ -440,8 +443,8 @@ def read_run(
     for name in hashes.keys() & {'weights.safetensors', 'history.csv'}:
         if (got := file_hash(run/name)) != hashes[name]:
             raise ValueError(f'run must be a run as it was finished; {run/name} has changed since: '
-                             f'its sha256 is {got[:12]}..., not {str(hashes[name])[:12]}.... '
-                             'Copy or train the run again')
+                             f'its sha256 is {got[:12]}..., not {str(hashes[name])[:12]}... as '
+                             'run.json says. Copy or train the run again')
     return found
 
 # %% ../nbs/hood/core.ipynb #9314863c
