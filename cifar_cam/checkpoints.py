@@ -5,7 +5,8 @@
 # %% auto #0
 __all__ = ['State', 'save_checkpoint', 'load_checkpoint']
 
-# %% ../nbs/hood/checkpoints.ipynb #e57bc062
+# %% ../nbs/hood/checkpoints.ipynb #c89c6f65
+import atexit
 import hashlib
 import json
 import math
@@ -356,7 +357,9 @@ def join_processes(
     gpu = device != 'cpu' and torch.cuda.is_available()
     place = torch.device('cuda', int(os.environ['LOCAL_RANK'])) if gpu else pick_device('cpu')
     if gpu: torch.cuda.set_device(place)
-    if threading.current_thread() is threading.main_thread(): signal.signal(signal.SIGTERM, stop)
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, stop)
+        atexit.register(signal.signal, signal.SIGTERM, signal.SIG_DFL) # quiet from then on
     if not dist.is_initialized():
         store, rank, world = next(rendezvous('env://'))
         life = os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')

@@ -25,7 +25,7 @@ from cifar_cam.augment import batch_pipeline, evaluation_pipeline, step_generato
 from cifar_cam.checkpoints import (
     State, check_weights, kept_files, load_checkpoint, note_software, run_identity,
     save_checkpoint, smaller_rate)
-from cifar_cam.core import choice_error, preserve_modes, progress_bar
+from cifar_cam.core import choice_error, deprecated, preserve_modes, progress_bar
 from cifar_cam.data import check_images, check_labels, normalise
 from cifar_cam.hooks import predict as predict_batches
 from cifar_cam.optimizer import check_number, pick_precision
@@ -258,6 +258,10 @@ def train_epoch(
             loss, logits = train_step(network, x, y, state.optimizer, state.scaler, precision,
                                       label_smoothing, train.world/whole)
         except FloatingPointError as error: raise diverged(error, state, lr, checkpoint) from None
+        except RuntimeError as error: # with several processes, one may be gone
+            if train.world == 1 or not ('gloo' in str(error) or 'NCCL' in str(error)): raise
+            raise ConnectionError('another process of this run has ended. Start the same command '
+                                  'again to go on from the last checkpoint') from None
         if not isinstance(state.schedule, lr_scheduler.ReduceLROnPlateau): state.schedule.step()
         if state.average is not None: state.average.update_parameters(state.model)
         times.append(time.perf_counter() - start)
@@ -459,14 +463,12 @@ def live_curve(): # a function for `on_epoch`
         else: handle.update(figure)
     return draw
 
-# %% ../nbs/05_train.ipynb #3d7f2251
+# %% ../nbs/05_train.ipynb #b4f9b9cf
+# the old names, with a warning
 MOVED = {name: f'optimizer:{name}' for name in (
     'POLAR_ROUNDS', 'OPTIMIZERS', 'orthogonalise', 'Muon', 'make_optimizer')} | {
     'take_tensors': 'checkpoints:flatten_state', 'put_tensors': 'checkpoints:unflatten_state',
     'join_processes': 'checkpoints:join_processes', 'hold_run': 'checkpoints:hold_run',
     'what_is_kept': 'checkpoints:what_is_kept', 'predict': 'train:predict_images'}
 
-def __getattr__(name):
-    "The old names, with a warning."
-    from cifar_cam.core import deprecated
-    return deprecated('cifar_cam.train', MOVED)(name)
+__getattr__ = deprecated('cifar_cam.train', MOVED)
