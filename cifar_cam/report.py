@@ -40,6 +40,9 @@ from cifar_cam.recipes import MODELS
 from cifar_cam.resnet import load_pretrained, pretrained_card
 from cifar_cam.train import plain_pipeline, plot_history
 
+# %% ../nbs/hood/report.ipynb #89219c60
+COLOURS = ('#3b82f6', '#ea7317', '#10a37f', '#a855f7', '#d6336c', '#8a8f98', '#b08900', '#0ea5b7')
+
 # %% ../nbs/hood/report.ipynb #5123ec17
 def png_uri(image)->str:
     "A uint8 picture `(H,W,3)` as text, for a page that carries its own pictures."
@@ -47,8 +50,6 @@ def png_uri(image)->str:
     file = io.BytesIO()
     Image.fromarray(np.asarray(image)).save(file, 'PNG', optimize=True)
     return 'data:image/png;base64,' + base64.b64encode(file.getvalue()).decode()
-
-COLOURS = ('#3b82f6', '#ea7317', '#10a37f', '#a855f7', '#d6336c', '#8a8f98', '#b08900', '#0ea5b7')
 
 def inline_svg(text, title)->str:
     "An SVG file of matplotlib as a part of a page, in the page's width, font and text colour."

@@ -55,7 +55,8 @@ def pages(tmp_path_factory):
     images, labels, indices = *load_sample('test'), sample_indices('test')
     some = np.r_[0:50, np.isin(indices, (165, 792, 882, 1227)).nonzero()[0], 50:60][:60]
     runs = []
-    for name, model, recipe in (('layer', resnet18(), dict(name='layernorm-fast', model='layernorm', pipeline='fast')), ('other', resnet18(norm='batch'), None)):
+    fast = dict(name='layernorm-fast', model='layernorm', pipeline='fast')
+    for name, model, recipe in (('layer', resnet18(), fast), ('other', resnet18(norm='batch'), None)):
         card = dict(recipe=recipe, seed=1, started='2026-11-20T11:04:50+00:00', hardware='a <b>machine</b>', note='<script>alert(1)</script>')
         run = finish_run(new_run(name, root), model.state_dict(), history, card)
         write_report(run, images[some], labels[some], indices[some])
