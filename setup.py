@@ -40,7 +40,7 @@ setup(
     python_requires='>=' + cfg['min_python'],
     packages=[cfg['lib_name'], cfg['lib_name'] + '.results'],
     package_dir={cfg['lib_name'] + '.results': 'results'},  # the measured tables travel with the package
-    package_data={cfg['lib_name']: ['data_hashes.json', 'sample/*', 'weights/*'], cfg['lib_name'] + '.results': ['*.json', '*.csv', '*.md', '*.png', '*.safetensors']},
+    package_data={cfg['lib_name']: ['data_hashes.json', 'sample/*', 'templates/*', 'weights/*'], cfg['lib_name'] + '.results': ['*.json', '*.csv', '*.md', '*.png', '*.safetensors']},
     install_requires=shlex.split(cfg['requirements']),
     extras_require={'dev': shlex.split(cfg['dev_requirements'])},
     entry_points={'console_scripts': cfg['console_scripts'].split(), 'nbdev': [f"{cfg['lib_name']}={cfg['lib_name']}._modidx:d"]},
