@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import yaml
 from nbdev.config import get_config
 from nbdev.export import nb_export
 
@@ -81,3 +82,37 @@ def test_each_exercise_is_tried_with_right_and_wrong_answers(path):
     if path.stem == '13_your_run': return  # the reader's own run is the exercise
     tried = re.findall(r'test_exercise\(\s*(\w+)', '\n'.join(code))
     assert len(checks) >= 2 and set(checks) <= set(tried), f'not tried: {set(checks) - set(tried)}'
+
+
+@pytest.mark.parametrize('path', sorted((root/'.github'/'workflows').glob('*.yml')), ids=lambda p: p.stem)
+def test_a_workflow_may_do_only_what_it_must(path):
+    "Actions are pinned, no job may write, and a token is given to the one job that publishes."
+    flow = yaml.safe_load(path.read_text(encoding='utf-8'))
+    assert flow['permissions'] == {'contents': 'read'} and 'concurrency' in flow and set(flow) <= {'name', True, 'permissions', 'concurrency', 'jobs'}
+    for line in path.read_text(encoding='utf-8').splitlines():
+        if 'uses:' in line: assert re.search(r'uses: [\w.-]+/[\w./-]+@[0-9a-f]{40} # v\d+(\.\d+)*$', line), line
+    for name, job in flow['jobs'].items():
+        assert job['timeout-minutes'] <= 40 and job['runs-on'] == 'ubuntu-24.04'
+        assert 'permissions' not in job or name in ('deploy', 'publish')
+        if name not in ('deploy', 'publish'): continue
+        assert not any('run' in step or 'checkout' in step.get('uses', '') for step in job['steps']), 'a token, so nothing of ours runs beside it'
+    for job in flow['jobs'].values():
+        for step in job['steps']:
+            assert ('run' in step) != ('uses' in step)
+            if 'checkout' in step.get('uses', ''): assert step['with']['persist-credentials'] is False
+            assert '${{' not in step.get('run', ''), 'an expression in a script can be code: pass it through env'
+
+
+def test_the_lowest_versions_are_whole_numbers_of_releases():
+    lowest = subprocess.run([sys.executable, root/'tools'/'lowest.py'], capture_output=True, text=True, check=True).stdout.split()
+    assert len(lowest) == len(config.requirements.split()) and all(re.fullmatch(r'[\w-]+==\d+\.\d+\.\d+', line) for line in lowest)
+
+
+def test_no_module_shows_more_than_its_budget():
+    budget = {'core': 10, 'download': 3}
+    for name, most in budget.items():
+        text = (root/config.lib_name/f'{name}.py').read_text(encoding='utf-8')
+        shown = re.findall(r"'(\w+)'", re.search(r'__all__ = \[(.*?)\]', text, re.S)[1])
+        assert len(shown) <= most, f'{name}: {len(shown)} public names'
+        long = [line for line in text.splitlines() if len(line) > 100 and not line.startswith(('"""', '__all__', ' '*11 + "'"))]
+        assert not long, long
