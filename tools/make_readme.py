@@ -32,6 +32,7 @@ LESSONS = [
     ('07_cam_methods', 'What else can be asked of it?', '06'),
     ('08_faithfulness', 'Is the map to be believed? Which layer?', '06'),
     ('09_mistakes', 'Where is it wrong?', '03, 06'),
+    ('10_causes', 'What of it can be explained?', '09'),
     ('11_transfer', 'What does ImageNet buy?', '03, 05'),
     ('12_recipes', 'What did each published experiment get, and what do we get?', '05'),
     ('13_your_run', 'The whole path in one notebook, on your own run', '05, 06, 09'),
