@@ -23,7 +23,7 @@ from .data import CLASSES, class_index, load_cifar10, normalise, split_train_val
 from .gradcam import overlay
 from .hooks import default_layer
 from .metrics import calibration_error, reliability, table_from_logits, wilson_interval
-from .train import predict
+from .train import predict_images
 
 # %% ../nbs/09_mistakes.ipynb #15faae13
 def check_classes(
@@ -65,7 +65,7 @@ def image_logits(
     images, _ = check_labelled(images)
     if not len(images):
         return torch.zeros(0, len(CLASSES))
-    return predict(model, images, batch_size, precision, prepare=prepare).float().cpu()
+    return predict_images(model, images, batch_size, precision, prepare=prepare).float().cpu()
 
 # %% ../nbs/09_mistakes.ipynb #41f9e72e
 def prediction_table(
@@ -470,84 +470,6 @@ def filter_mistakes(
     rows, _ = of_classes(table[(table.true != table.predicted) & sure_enough], true, predicted)
     return (rows[rows.doubtful] if doubtful else rows).sort_values('loss', ascending=False)
 
-# %% ../nbs/09_mistakes.ipynb #7f188ea5
-def turn_page(
-    place:int, # where we are, 0 for the first
-    by:int, # 1 for next, -1 for previous
-    count:int, # how many there are
-)->int: # the new place; after the last comes the first
-    "The next or previous place among `count`."
-    return (place + by) % count if count else 0
-
-# %% ../nbs/09_mistakes.ipynb #dbc02f97
-def draw_mistake(
-    model:nn.Module, # the classifier
-    picture, # uint8 `(32,32,3)`
-    row:pd.DataFrame, # its row of the table, as a table of one row
-    method:str='Grad-CAM', # a name in `METHODS`
-): # a matplotlib figure
-    "One mistake: the image, both maps on one scale, their difference."
-    from matplotlib.figure import Figure
-    said, missed = (m[0] for m in class_maps(model, np.asarray(picture)[None], row, method=method))
-    line, figure = next(row.itertuples()), Figure(figsize=(9, 2.7), layout='constrained', dpi=100)
-    axes, top = figure.subplots(1, 4), max(said.max().item(), missed.max().item(), 1e-12)
-    axes[0].imshow(picture, interpolation='nearest')
-    for ax, grid, colours, low in ((axes[1], said, 'inferno', 0), (axes[2], missed, 'inferno', 0), (axes[3], said - missed, 'RdBu_r', -top)):
-        figure.colorbar(ax.imshow(grid, cmap=colours, vmin=low, vmax=top, interpolation='nearest'), ax=ax, shrink=.7)
-    names = (f'image {line.index}', f'said {CLASSES[line.predicted]} {line.confidence:.0%}',
-             f'true {true_name(line)} {line.true_confidence:.0%}', 'said minus true')
-    for ax, name in zip(axes, names, strict=True):
-        ax.set_title(name, fontsize=9)
-        ax.set(xticks=[], yticks=[])
-    figure.suptitle(f'{method}, loss {line.loss:.2f}' + (', doubtful label' if getattr(line, 'doubtful', False) else ''), fontsize=9)
-    return figure
-
-# %% ../nbs/09_mistakes.ipynb #cf85d405
-def mistake_view(
-    model:nn.Module, # the classifier
-    images, # uint8 `(N,32,32,3)`
-    table:pd.DataFrame, # their table
-    place:int=0, # which of the mistakes that pass the filters
-    method:str='Grad-CAM', # a name in `METHODS`
-    **filters, # of `filter_mistakes`
-)->tuple[bytes,str]: # a PNG, empty if no mistake passes; a line such as '3 of 17 mistakes'
-    "What the explorer shows for one state of its controls."
-    from io import BytesIO
-    rows = filter_mistakes(table, **filters)
-    if not len(rows): return b'', 'no mistake passes these filters'
-    if not 0 <= place < len(rows): raise ValueError(f'place must lie from 0 to {len(rows) - 1}, for {len(rows)} mistakes pass; got {place}')
-    file = BytesIO()
-    row = rows.iloc[place:place + 1]
-    draw_mistake(model, images_of(row, table, images)[0], row, method).savefig(file, format='png')
-    return file.getvalue(), f'{place + 1} of {len(rows)} mistakes'
-
-# %% ../nbs/09_mistakes.ipynb #d3eca718
-def mistake_explorer(
-    model:nn.Module, # the classifier
-    images, # uint8 `(N,32,32,3)`
-    table:pd.DataFrame, # their table, with `doubtful`
-    methods:tuple=('Grad-CAM', 'Grad-CAM++', 'LayerCAM', 'EigenCAM', 'Guided Grad-CAM'), # names in `METHODS`
-): # an ipywidgets box
-    "A widget over all mistakes, made of core widgets."
-    import ipywidgets as widgets
-    every = [('all', None), *((name, c) for c, name in enumerate(CLASSES))]
-    true, said = (widgets.Dropdown(options=every, description=name) for name in ('true', 'predicted'))
-    confidence = widgets.FloatRangeSlider(value=(0, 1), min=0, max=1, step=.05, description='confidence', continuous_update=False)
-    doubtful = widgets.Checkbox(description='only doubtful labels', disabled='doubtful' not in table)
-    method = widgets.Dropdown(options=list(methods), description='method')
-    back, ahead = widgets.Button(description='previous'), widgets.Button(description='next')
-    note, view, place = widgets.Label(), widgets.Image(format='png'), [0]
-    def show(change=None, by=0, restart=True):
-        filters = dict(true=true.value, predicted=said.value, confidence=confidence.value, doubtful=doubtful.value)
-        place[0] = 0 if restart else turn_page(place[0], by, len(filter_mistakes(table, **filters)))
-        view.value, note.value = mistake_view(model, images, table, place[0], method.value, **filters)
-    for control in (true, said, confidence, doubtful): control.observe(show, 'value')
-    method.observe(lambda change: show(restart=False), 'value')
-    back.on_click(lambda button: show(by=-1, restart=False))
-    ahead.on_click(lambda button: show(by=1, restart=False))
-    show()
-    return widgets.VBox([widgets.HBox([true, said, method]), widgets.HBox([confidence, doubtful]), widgets.HBox([back, ahead, note]), view])
-
 # %% ../nbs/09_mistakes.ipynb #22d4aacb
 # names that stood here before metrics and causes got rooms of their own
 MOVED = {
@@ -562,5 +484,7 @@ MOVED = {
     'hiding_effect': 'causes:hiding_effect', 'network_agreement': 'causes:error_overlap',
     'map_agreement': 'causes:map_agreement', 'second_network': 'causes:second_network',
     'error_left': 'causes:error_by_subset', 'look_alikes': 'causes:look_alikes',
-    'mistake_groups': 'causes:candidate_causes'}
+    'mistake_groups': 'causes:candidate_causes', 'turn_page': 'explorers:turn_page',
+    'draw_mistake': 'explorers:draw_mistake', 'mistake_view': 'explorers:mistake_view',
+    'mistake_explorer': 'explorers:mistake_explorer'}
 __getattr__ = deprecated('cifar_cam.mistakes', MOVED)
