@@ -8,19 +8,16 @@ import torch
 
 from cifar_cam.core import run_card
 from cifar_cam.data import load_cifar10, load_sample, normalise
+from cifar_cam.metrics import accuracy_coverage, fit_temperature, reliability, scores
 from cifar_cam.mistakes import (
-    accuracy_over_confidence,
     choose_mistakes,
     class_maps,
     confused_pairs,
     confusion,
-    fit_temperature,
     images_of,
-    metrics,
     per_class,
     plot_evidence,
     prediction_table,
-    reliability,
 )
 from cifar_cam.resnet import load_pretrained
 
@@ -33,9 +30,9 @@ def plain_pass(model, images):
 
 def analysis(model, images, labels):
     table, logits = prediction_table(model, images, labels)
-    parts = per_class(table), confusion(table), confused_pairs(table), accuracy_over_confidence(table)
+    parts = per_class(table), confusion(table), confused_pairs(table), accuracy_coverage(table)
     temperature = fit_temperature(logits[::2], labels[::2])
-    return table, parts, metrics(table, logits, temperature), reliability(table.confidence, table.true == table.predicted)
+    return table, parts, scores(table, logits, temperature), reliability(table.confidence, table.true == table.predicted)
 
 
 def seconds(function, *arguments):
@@ -61,9 +58,9 @@ for _ in range(options.rounds):
 rows, _ = choose_mistakes(table)
 pictures = images_of(rows, table, images)
 for _ in range(5):
-    took, (said, missed) = seconds(class_maps, model, pictures, rows)
+    took, (predicted, true) = seconds(class_maps, model, pictures, rows)
     times['maps'].append(took)
-    times['figure'].append(seconds(plot_evidence, pictures, rows, said, missed)[0])
+    times['figure'].append(seconds(plot_evidence, pictures, rows, predicted, true)[0])
 plain, whole, maps, figure = (statistics.median(t) for t in times.values())
 card = run_card()
 print(f'{card["hardware"]}, {card["threads"]} threads, torch {card["torch"]}, float32, median of {options.rounds}\n')
