@@ -31,6 +31,7 @@ LESSONS = [
     ('06_gradcam', 'What did it look at?', '03'),
     ('07_cam_methods', 'What else can be asked of it?', '06'),
     ('08_faithfulness', 'Is the map to be believed? Which layer?', '06'),
+    ('08b_ground_truth', 'Does a map find what we know is there?', '07, 08'),
     ('09_mistakes', 'Where is it wrong?', '03, 06'),
     ('11_transfer', 'What does ImageNet buy?', '03, 05'),
     ('12_recipes', 'What did each published experiment get, and what do we get?', '05'),
@@ -59,7 +60,7 @@ def lesson_table():
         minutes = f'{row["reading_minutes"]} min' if row.get('reading_minutes') else '-'
         for device in ('cpu', 'cuda'):
             if row.get(device): machines[device] = row[device]
-        lines.append(f'| [{name[:2]} {name[3:]}]({name}.ipynb) | {question} | {needs} | {minutes} | '
+        lines.append(f'| [{name.replace("_", " ", 1)}]({name}.ipynb) | {question} | {needs} | {minutes} | '
                      f'{duration(row.get("cpu_seconds"))} | {duration(row.get("cuda_seconds"))} |')
     where = '; '.join(f'{dict(cpu="CPU", cuda="GPU")[device]}: {machine}' for device, machine in machines.items())
     total = sum(int(measured[name]['reading_minutes']) for name, *_ in LESSONS if name in measured)
