@@ -3,7 +3,7 @@ SHELL := /bin/bash
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN := .venv/bin
 export NO_ALBUMENTATIONS_UPDATE := 1
-.PHONY: help demo test run results bench live docs colab check clean owner
+.PHONY: help demo test soak run results bench live docs colab check clean owner
 .DEFAULT_GOAL := help
 
 help:   ## show this list
@@ -25,9 +25,12 @@ demo: .venv/.user   ## accuracy, 20 mistakes and their Grad-CAM on the embedded 
 	@echo "[2/2] cifar_cam_demo"
 	@$(BIN)/cifar_cam_demo
 
-test: .venv/.dev   ## every notebook's cells and every test
+test: .venv/.dev   ## every notebook's cells and every test, on all cores
 	@echo "[2/2] pytest: notebooks and tests"
-	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 4 --dist worksteal
+
+soak: .venv/.dev   ## runs killed, stopped, changed and damaged at random, for MINUTES=60; must lose nothing
+	@$(BIN)/python tools/soak.py --minutes $(or $(MINUTES),60)
 
 run: .venv/.dev   ## run one notebook afresh and keep its outputs: make run NB=05
 	@test -n "$(NB)" || { echo "say which notebook: make run NB=05"; exit 2; }

@@ -2,9 +2,11 @@
 from configparser import ConfigParser
 from pathlib import Path
 import re
+import runpy
 import shlex
 
 from setuptools import setup
+from setuptools.command.build_py import build_py
 
 here = Path(__file__).parent
 parser = ConfigParser(delimiters=['='])
@@ -13,6 +15,15 @@ cfg = parser['DEFAULT']
 readme = (here/'README.md').read_text(encoding='utf-8')  # its links lead to files beside it; on PyPI there are none
 readme = re.sub(r'\]\((?!https?:|#)', f"]({cfg['git_url']}/blob/{cfg['branch']}/", readme)
 readme = re.sub(r'src="(?!https?:)', f"src=\"{cfg['git_url']}/raw/{cfg['branch']}/", readme)
+
+
+class BuildWithHashes(build_py):
+    "Adds the hashes of the measured results, which lie beside the package in a checkout and inside it in a wheel."
+    def run(self):
+        super().run()
+        if not getattr(self, 'editable_mode', False):
+            runpy.run_path(here/'tools'/'data_hashes.py')['write_hashes'](Path(self.build_lib)/cfg['lib_name'])
+
 
 setup(
     name=cfg['lib_name'],
@@ -29,9 +40,10 @@ setup(
     python_requires='>=' + cfg['min_python'],
     packages=[cfg['lib_name'], cfg['lib_name'] + '.results'],
     package_dir={cfg['lib_name'] + '.results': 'results'},  # the measured tables travel with the package
-    package_data={cfg['lib_name']: ['sample/*', 'weights/*'], cfg['lib_name'] + '.results': ['*.json', '*.csv', '*.md', '*.png', '*.safetensors']},
+    package_data={cfg['lib_name']: ['data_hashes.json', 'sample/*', 'templates/*', 'weights/*'], cfg['lib_name'] + '.results': ['*.json', '*.csv', '*.md', '*.png', '*.safetensors']},
     install_requires=shlex.split(cfg['requirements']),
     extras_require={'dev': shlex.split(cfg['dev_requirements'])},
     entry_points={'console_scripts': cfg['console_scripts'].split(), 'nbdev': [f"{cfg['lib_name']}={cfg['lib_name']}._modidx:d"]},
+    cmdclass={'build_py': BuildWithHashes},
     zip_safe=False,
 )

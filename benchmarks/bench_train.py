@@ -14,7 +14,8 @@ from cifar_cam.augment import batch_pipeline, step_generator
 from cifar_cam.core import pick_device, run_card, seed_everything
 from cifar_cam.data import load_sample, normalise
 from cifar_cam.resnet import resnet18
-from cifar_cam.train import make_optimizer, pick_precision, train_step
+from cifar_cam.optimizer import make_optimizer, pick_precision
+from cifar_cam.train import train_step
 
 torch.set_flush_denormal(True)
 device, batch, rounds = pick_device(), 128, 5

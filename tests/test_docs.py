@@ -1,11 +1,13 @@
 "The site: nbdev's half of the build runs whole, offline, and every page keeps its opening and the code that it teaches."
 import ast
 import json
+import os
 import sys
 from pathlib import Path
 
 import pytest
 import yaml
+from filelock import FileLock
 
 root = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(root/'tools'))
@@ -29,12 +31,10 @@ def cells(path): return json.loads(path.read_text(encoding='utf-8'))['cells']
 def source(cell): return ''.join(cell['source'])
 
 
-@pytest.fixture(scope='module')
-def site(tmp_path_factory):
+def process(folder):
     "The processed pages, made with an empty home, no network, and an npm that only notes that it was called."
-    folder = tmp_path_factory.mktemp('site')
     project, tools, downloads = folder/'project', folder/'tools', folder/'downloads.txt'
-    for made in (project, tools, folder/'home'): made.mkdir()
+    for made in (project, tools, folder/'home'): made.mkdir(parents=True)
     copy_tree(project)
     (project/'sitecustomize.py').write_text(NO_NETWORK)
     (tools/'npm').write_text(f'#!/bin/sh\necho npm "$@" >> {downloads}\nexit 1\n')
@@ -42,11 +42,22 @@ def site(tmp_path_factory):
     before = {path: path.read_bytes() for path in (project/'nbs').rglob('*.ipynb')} | {project/'README.md': (project/'README.md').read_bytes()}
     done = build(project, process_only=True, extra=dict(HOME=str(folder/'home'), DOWNLOADS=str(downloads), PATH_FIRST=str(tools)))
     changed = [path.name for path, old in before.items() if path.read_bytes() != old]
-    return dict(done=done, pages=project/'_proc', downloads=downloads.read_text() if downloads.exists() else '', changed=changed)
+    return dict(status=done.returncode, said=done.stdout[-4000:], changed=changed, downloads=downloads.read_text() if downloads.exists() else '')
+
+
+@pytest.fixture(scope='module')
+def site(tmp_path_factory):
+    "What `process` found, and the folder of its pages; made once for all processes that run these tests."
+    base = tmp_path_factory.getbasetemp()
+    folder = (base.parent if 'PYTEST_XDIST_WORKER' in os.environ else base)/'processed'
+    with FileLock(f'{folder}.lock'):
+        facts = folder/'facts.json'
+        if not facts.is_file(): facts.write_text(json.dumps(process(folder)))
+    return json.loads(facts.read_text()) | dict(pages=folder/'project'/'_proc')
 
 
 def test_the_site_is_processed_without_error_or_download(site):
-    assert site['done'].returncode == 0, site['done'].stdout[-4000:]
+    assert site['status'] == 0, site['said']
     assert not site['downloads'], f'the build fetched something: {site["downloads"]}'
     assert not site['changed'], 'the build changed its own sources'
 

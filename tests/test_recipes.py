@@ -15,7 +15,8 @@ from cifar_cam import recipes
 from cifar_cam.augment import PIPELINES
 from cifar_cam.core import finish_run, new_run
 from cifar_cam.recipes import MODELS, RECIPES, changed_fields, find_recipe, keep_result, recipe_data, results_table
-from cifar_cam.train import make_optimizer, make_schedule
+from cifar_cam.optimizer import make_optimizer
+from cifar_cam.train import make_schedule
 
 root = Path(__file__).resolve().parent.parent
 
@@ -163,6 +164,24 @@ def test_a_changed_run_is_no_row_and_another_split_is_named(tmp_path):
     assert table.loc['freeze-6', 'measured'] == 'not run' and table.loc['freeze-10', 'measured'] == '90.00%'
     assert table.loc['finetune-all', 'split'] == '50,000 train / 0 held back' and table.loc['freeze-10', 'step minutes'] == '0.0'
     assert (tmp_path/'results'/'finetune-all-seed42-cpu-valid0.json').exists()
+
+
+def test_the_table_says_what_a_card_says(tmp_path):
+    card = card_of('freeze-10', test_accuracy=0.5, seconds=1234.5)
+    history = pd.DataFrame(dict(epoch=[1, 2], step_seconds=30., train_accuracy=[.4, .6], valid_accuracy=[.3, .45]))
+    keep_result(finish_run(new_run('whole', tmp_path), {'w': torch.zeros(1)}, history, card), tmp_path/'results')
+    row = results_table(tmp_path/'results').set_index('recipe').loc['freeze-10']
+    told = dict(published='49.1 %', measured='50.00%', margin='0.98', difference='+0.9', train='60.00%', validation='45.00%', epochs='2',
+                seconds='1,234', seed='42')
+    assert {key: row[key] for key in told} == told and row['step minutes'] == '1.0' and row['hardware'] == 'a machine, 1 threads'
+
+
+def test_what_is_no_result_is_told(tmp_path):
+    with pytest.raises(FileNotFoundError, match='Clone the repository'): results_table(tmp_path/'nowhere')
+    demo = finish_run(new_run('demo', tmp_path), {}, pd.DataFrame([dict(epoch=1)]), {'seed': 1})
+    with pytest.raises(ValueError, match='has no recipe, device'): keep_result(demo)
+    short = card_of('layernorm-fast', recipe=asdict(find_recipe('layernorm-fast', epochs=3, valid=0)), test_images=1000)
+    assert changed_fields(short) == ['epochs 3, not 12', 'test_images 1000, not 10000']
 
 
 def test_the_cards_in_results_are_of_the_recipes_as_they_stand():

@@ -79,7 +79,17 @@ def test_every_page_is_in_the_sidebar_once():
 
 
 def test_the_lessons_of_the_first_page_are_those_in_the_folder():
-    assert [lesson for lesson, *_ in make_readme.LESSONS] == [path.stem for path in notebooks if path.parent == nbs and path.name[0].isdigit()]
+    there = [path.stem for path in notebooks if path.parent == nbs and path.name[0].isdigit()]
+    assert [lesson for lesson, *_ in make_readme.LESSONS if lesson in there] == there
+
+
+def test_a_new_notebook_of_the_hood_comes_last_in_its_part(monkeypatch, tmp_path):
+    (tmp_path/'hood').mkdir()
+    for page, title in (('core', 'Runs'), ('zebra', 'Stripes')):
+        (tmp_path/'hood'/f'{page}.ipynb').write_text(json.dumps(dict(cells=[dict(source=[f'# {title}\n\n> Why?'])])))
+    monkeypatch.setattr(make_readme, 'nbs', tmp_path)
+    assert make_readme.pages()['Under the hood'] == {'hood/core.ipynb': 'Runs, seeds, errors', 'hood/zebra.ipynb': 'Stripes'}
+    assert make_readme.pages()['Training'] == {} and 'hood/zebra.ipynb' in make_readme.sidebar_text()
 
 
 @each_page
@@ -130,6 +140,7 @@ def test_code_of_the_pages_fits_their_column(page):
 
 
 def test_what_is_made_from_the_notebooks_is_up_to_date():
+    assert (nbs/'sidebar.yml').read_text(encoding='utf-8') == make_readme.sidebar_text(), 'run: python tools/make_readme.py'
     assert (nbs/'llms.txt').read_text(encoding='utf-8') == make_readme.llms_text(), 'run: python tools/make_readme.py'
     assert make_readme.lesson_table() in '\n'.join(texts(nbs/'index.ipynb')), 'run: python tools/make_readme.py'
     assert (root/'README.md').read_text(encoding='utf-8') == make_readme.readme_text(), 'run: python tools/make_readme.py'
@@ -202,6 +213,13 @@ def test_the_finished_site_loads_nothing_from_elsewhere(tmp_path):
     assert finish_page(top) == top, 'a second time changes nothing'
 
 
+def test_names_in_signatures_become_links_and_a_class_is_called_so():
+    page = '<span class="kw">def</span> Recipe(\n<span class="co"># from [`find_recipe`](https://x.github.io/y/recipes.html#find_recipe)</span>'
+    assert finish_page(page) == ('<span class="kw">class</span> Recipe(\n<span class="co"># from '
+                                 '<a href="https://x.github.io/y/recipes.html#find_recipe">find_recipe</a></span>')
+    assert finish_page('<span class="kw">def</span> fit(x): # `(B,C)`') == '<span class="kw">def</span> fit(x): # `(B,C)`'
+
+
 def test_files_that_the_site_needs_are_there():
     config = load(root/'_quarto.yml')
     for file in (config['website']['favicon'], config['website']['image'], config['format']['html']['css'], 'images/colab-badge.svg', 'katex/katex.min.js'):
@@ -264,7 +282,8 @@ def test_times_are_told_as_a_reader_wants_them(monkeypatch, tmp_path):
     code = lambda text: dict(cell_type='code', source=[text], outputs=[])
     page.write_text(json.dumps(dict(cells=[dict(cell_type='markdown', source=['word ' * 1500]), code('#| hide\na = 1\nb = 2'), code('a = 1\n\nb = 2')])))
     assert time_lessons.reading(page) == (1500, 2, 10)
-    stream = io.StringIO('lesson,reading_minutes,cpu_seconds,cpu\n01_data,40,12.2,AMD EPYC\n')
+    stream = io.StringIO('lesson,cpu_seconds,cuda_seconds,cpu,cuda\n01_data,12.2,,AMD EPYC,\n')
     monkeypatch.setattr(make_readme, 'times', lambda: {row['lesson']: row for row in make_readme.csv.DictReader(stream)})
+    monkeypatch.setattr(make_readme, 'lessons', lambda: [page.rename(tmp_path/'01_data.ipynb')])
     table = make_readme.lesson_table()
-    assert '| Python | 40 min | 12 s | - |' in table and '(CPU: AMD EPYC)' in table
+    assert '| reading | run, CPU |\n' in table and '| Python | 10 min | 12 s |' in table and '(CPU: AMD EPYC)' in table and 'GPU' not in table

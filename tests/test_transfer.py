@@ -4,13 +4,15 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch import nn
 from torchvision.models import ResNet18_Weights
 
 from cifar_cam.core import load_tensors, save_tensors
 from cifar_cam.data import load_sample, normalise
 from cifar_cam.gradcam import grad_cam
-from cifar_cam.train import Batches, fit, make_optimizer
-from cifar_cam.transfer import finetune_all, freeze_6, freeze_10, imagenet_resnet18, mini_dropout
+from cifar_cam.optimizer import make_optimizer
+from cifar_cam.train import Batches, fit, predict_images
+from cifar_cam.transfer import finetune_all, fit_head, freeze, freeze_6, freeze_10, imagenet_resnet18, mini_dropout, small_head
 
 images, labels = (a[::20] for a in load_sample('train'))
 backbone = ('conv1', 'bn1', 'layer1', 'layer2', 'layer3', 'layer4')
@@ -63,8 +65,82 @@ def test_grad_cam_works_on_a_frozen_network_and_leaves_it_frozen():
     assert not model.layer2.training and not any(p.requires_grad for p in model.layer2.parameters())
 
 
-def test_imagenet_weights_know_a_thing_or_two():
+def headless(model):
+    "A copy of `model` that returns the 512 numbers before the head."
+    model = copy.deepcopy(model)
+    model.fc = nn.Identity()
+    return model
+
+
+def test_a_head_on_stored_features_is_the_head_of_the_whole_network_trained():
+    slow = freeze(imagenet_resnet18(weights=False), 9)
+    features = predict_images(headless(slow), images, precision='float32')
+    fast = fit_head(copy.deepcopy(slow.fc), features, labels, 2, 0.1, 16, 3, 'sgd')
+    fit(slow, Batches(images, labels, 16, 'none', seed=3), (images, labels), make_optimizer(slow, 'sgd', 0.1), 2,
+        precision='float32', progress=False)
+    torch.testing.assert_close(fast.state_dict(), slow.fc.state_dict(), rtol=1e-3, atol=1e-4)
+    assert not fast.training
+
+
+def test_frozen_parts_stay_still_whatever_mode_is_asked_for():
+    model = freeze(imagenet_resnet18(weights=False), 5)
+    def modes(): return [m.training for m in (model, model.bn1, model.layer1, model.layer2)]
+    assert modes() == [True, False, False, True]
+    assert not any(m.training for m in model.eval().modules())
+    model.train()
+    assert modes() == [True, False, False, True] and not copy.deepcopy(model).train().layer1.training
+    freeze(model, 0)
+    assert all(p.requires_grad for p in model.parameters()) and all(m.training for m in model.modules())
+    freeze(model.eval(), 9)
+    assert [n for n, p in model.named_parameters() if p.requires_grad] == ['fc.weight', 'fc.bias'] and not model.training
+
+
+@pytest.mark.parametrize('make, trainable, frozen', [
+    (finetune_all, 11_181_642, 0), (freeze_6, 11_152_906, 157_504),
+    (freeze_10, 512*256 + 256 + 256*10 + 10, 11_176_512), (lambda weights: mini_dropout(), 11_181_642, 0)])
+def test_so_many_weights_train(make, trainable, frozen):
+    sizes = {True: 0, False: 0}
+    for p in make(weights=False).parameters(): sizes[p.requires_grad] += p.numel()
+    assert sizes == {True: trainable, False: frozen}
+
+
+def test_the_small_head_drops_in_training_only():
+    head, ones = small_head(dropout=0.4), torch.ones(1000, 256)
+    assert (head[2].eval()(ones) == 1).all()
+    assert abs((head[2].train()(ones) > 0).float().mean() - 0.6) < 0.01
+
+
+@pytest.mark.parametrize('call, message', [
+    *[(lambda wrong=wrong: freeze(imagenet_resnet18(weights=False), wrong), 'children must be a whole number from 0 to 9')
+      for wrong in (10, -1, 2.5, True)],
+    (lambda: freeze(nn.Linear(2, 2), 1), 'model must be a TransferResNet; got Linear'),
+    *[(lambda wrong=wrong: small_head(dropout=wrong), 'dropout must be') for wrong in (1, -0.1, 2)],
+    (lambda: imagenet_resnet18(0, weights=False), 'num_classes must be')])
+def test_a_wrong_argument_is_named(call, message):
+    with pytest.raises((TypeError, ValueError), match=message): call()
+
+
+def test_weights_that_cannot_be_had_say_what_to_do(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(torch.hub, '_hub_dir', str(tmp_path))
+    def fails(*args, **options): raise OSError('no network')
+    with monkeypatch.context() as offline:
+        offline.setattr('torch.hub.download_url_to_file', fails)
+        with pytest.raises(OSError, match='no network. Either connect to the network once, or copy the file there, or use'): imagenet_resnet18()
+    place = tmp_path/'checkpoints'/Path(ResNet18_Weights.IMAGENET1K_V1.url).name
+    place.parent.mkdir(exist_ok=True)
+    place.write_bytes(b'cut off')
+    with pytest.raises(OSError, match='delete it and try again'): imagenet_resnet18()
+
+
+def test_imagenet_features_tell_our_classes_apart_better_than_random_ones():
     file = Path(torch.hub.get_dir())/'checkpoints'/Path(ResNet18_Weights.IMAGENET1K_V1.url).name
     if not file.exists(): pytest.skip(f'{file.name} is not on this machine; imagenet_resnet18() would download it')
-    model = imagenet_resnet18(num_classes=10)
-    assert model.bn1.running_var.std() > 0.1 and model.fc.out_features == 10
+    def share(model): # of images that lie nearest to the mean feature of their own class, found on other images
+        features = nn.functional.normalize(predict_images(headless(model.eval()), some, size=64, precision='float32'))
+        means = torch.stack([features[::2][kinds[::2] == c].mean(0) for c in range(10)])
+        return (torch.cdist(features[1::2], means).argmin(1) == kinds[1::2]).float().mean().item()
+    some, kinds = load_sample('train')
+    some, kinds = some[:400], torch.tensor(kinds[:400])
+    torch.manual_seed(0)
+    known, random = share(imagenet_resnet18()), share(imagenet_resnet18(weights=False))
+    assert known > 0.45 and random < 0.35, (known, random)

@@ -3,7 +3,7 @@
     python tools/finish_site.py [FOLDER]     # _docs if not given; prints what is still loaded from elsewhere
 
 Formulas use the KaTeX that lies in nbs/katex, badges the file in nbs/images. The fonts of Google and the two libraries that Quarto adds to
-every notebook with a table (require.js and jQuery) are not needed: no page holds a widget.
+every notebook with a table (require.js and jQuery) are not needed: no page holds a widget. Names in signatures become links.
 """
 import re
 import sys
@@ -16,12 +16,15 @@ FONTS = re.compile(r'@import\s*(?:url\()?\s*["\']?https://fonts\.googleapis\.com
 LIBRARIES = re.compile(r'<script[^>]*src="https://cdnjs\.cloudflare\.com/ajax/libs/(?:require\.js|jquery)/[^>]*></script>\s*')
 DEFINE = re.compile(r'<script[^>]*>\s*define\(\'jquery\',[^<]*</script>\s*')
 LOADS = re.compile(r'<(?:script|img|iframe|source|video|audio)\b[^>]*?\ssrc="(https?://[^"]+)"')
+RAW_LINK = re.compile(r'\[`([\w.]+)`\]\((https?://[^)\s<]+)\)')  # nbdev links names in signatures too, where Markdown is not read
+CLASS = re.compile(r'(<span class="kw">)def(</span> [A-Z])')  # nbdev writes def for a class
 STYLES = re.compile(r'<link\b(?=[^>]*\brel="(?:stylesheet|preload|icon|preconnect)")[^>]*?\shref="(https?://[^"]+)"')
 
 
 def finish_page(text, up=''):
     "One page; `up` leads from it to the site's first folder, such as '../'."
     text = KATEX.sub(f'{up}katex/', text).replace(f'src="{BADGE}"', f'src="{up}images/colab-badge.svg"')
+    text = CLASS.sub(r'\1class\2', RAW_LINK.sub(r'<a href="\2">\1</a>', text))
     return DEFINE.sub('', LIBRARIES.sub('', FONTS.sub('', text)))
 
 

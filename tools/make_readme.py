@@ -1,9 +1,10 @@
-"""Makes what is derived from the notebooks: the table of lessons in nbs/index.ipynb, nbs/llms.txt, and README.md from nbs/index.ipynb.
+"""Makes what is derived from the notebooks: the table of lessons in nbs/index.ipynb, nbs/sidebar.yml, nbs/llms.txt, and README.md from nbs/index.ipynb.
 
-    python tools/make_readme.py            # all three
+    python tools/make_readme.py            # all four
     python tools/make_readme.py FILE       # only the README, into FILE
 
 README.md holds the index's markdown and the outputs of its cells that are not hidden. Links between pages become links to the files on GitHub.
+A notebook that is listed below and not there is left out; one of the hood that is there and not listed comes last in its part, under its title.
 """
 import csv
 import json
@@ -15,6 +16,7 @@ import yaml
 from execnb.nbio import read_nb, write_nb
 from nbdev.config import get_config
 from nbdev.process import extract_directives
+from time_lessons import lessons, reading
 
 root = Path(__file__).resolve().parent.parent
 nbs = root/'nbs'
@@ -33,10 +35,48 @@ LESSONS = [
     ('08_faithfulness', 'Is the map to be believed? Which layer?', '06'),
     ('08b_ground_truth', 'Does a map find what we know is there?', '07, 08'),
     ('09_mistakes', 'Where is it wrong?', '03, 06'),
+    ('10_causes', 'Which of its mistakes can be explained?', '09'),
     ('11_transfer', 'What does ImageNet buy?', '03, 05'),
     ('12_recipes', 'What did each published experiment get, and what do we get?', '05'),
     ('13_your_run', 'The whole path in one notebook, on your own run', '05, 06, 09'),
 ]
+
+# part of the site -> file and what the sidebar calls it
+SIDEBAR = {
+    'Start here': {'index.ipynb': 'Home', 'live/index.html': 'Try it in your browser', 'questions.ipynb': 'Questions'},
+    'Data and network': {'01_data.ipynb': '01 Data', '02_augment.ipynb': '02 Augmentation', '03_resnet.ipynb': '03 ResNet with LayerNorm'},
+    'Training': {'04_lr_finder.ipynb': '04 Which learning rate?', '05_train.ipynb': '05 Training'},
+    'Looking inside': {'06_gradcam.ipynb': '06 Grad-CAM', '07_cam_methods.ipynb': '07 Other methods', '08_faithfulness.ipynb': '08 Faithfulness',
+                       '08b_ground_truth.ipynb': '08b Known truth'},
+    'Mistakes': {'09_mistakes.ipynb': '09 Where is it wrong?', '10_causes.ipynb': '10 What explains a mistake?'},
+    'Experiments': {'11_transfer.ipynb': '11 Transfer', '12_recipes.ipynb': '12 Recipes', '13_your_run.ipynb': '13 Your own run',
+                    'quirks.ipynb': 'Quirks of the published projects'},
+    'Under the hood': {'hood/core.ipynb': 'Runs, seeds, errors', 'hood/download.ipynb': 'Fetching CIFAR-10', 'hood/hooks.ipynb': 'Hooks and targets',
+                       'hood/optimizer.ipynb': 'Optimizers', 'hood/checkpoints.ipynb': 'Checkpoints', 'hood/metrics.ipynb': 'Metrics',
+                       'hood/explorers.ipynb': 'Explorers', 'hood/report.ipynb': 'The report'},
+    'Reference': {'glossary.ipynb': 'Glossary', 'benchmarks.ipynb': 'Benchmarks'},
+}
+
+
+def is_there(page): return not page.endswith('.ipynb') or (nbs/page).is_file()
+
+
+def pages():
+    "The parts of the site and the pages that they hold, in order: part -> {file: text}."
+    found = {part: {page: text for page, text in some.items() if is_there(page)} for part, some in SIDEBAR.items()}
+    for path in sorted((nbs/'hood').glob('*.ipynb')):
+        found['Under the hood'].setdefault(f'hood/{path.name}', front(path)[0])
+    return found
+
+
+def sidebar_text():
+    "nbs/sidebar.yml."
+    contents = [dict(section=part, contents=[dict(text=text, href=page) for page, text in some.items()]) for part, some in pages().items()]
+    head = '# The pages in reading order. Made by tools/make_readme.py: change it there.\n'
+    return head + yaml.safe_dump(dict(website=dict(sidebar=dict(style='docked', contents=contents))), sort_keys=False, allow_unicode=True)
+
+
+NAMES = dict(cpu='CPU', cuda='GPU')
 
 
 def times():
@@ -52,23 +92,22 @@ def duration(seconds):
 
 
 def lesson_table():
-    "The lessons with their question, what they need and how long they take."
-    measured, machines = times(), {}
-    lines = ['| lesson | question | read first | reading | run, CPU | run, GPU |', '|---|---|---|---|---|---|']
+    "The lessons with their question, what they need and how long they take; a device stands in it once something was measured on it."
+    measured, minutes = times(), {path.stem: reading(path)[2] for path in lessons()}
+    devices = {}  # 'cpu' and 'cuda' -> the machine
+    for row in measured.values(): devices |= {device: row[device] for device in ('cpu', 'cuda') if row.get(device)}
+    titles = ['lesson', 'question', 'read first', 'reading', *(f'run, {NAMES[device]}' for device in devices)]
+    lines = [f'| {" | ".join(titles)} |', '|---' * len(titles) + '|']
     for name, question, needs in LESSONS:
-        row = measured.get(name, {})
-        minutes = f'{row["reading_minutes"]} min' if row.get('reading_minutes') else '-'
-        for device in ('cpu', 'cuda'):
-            if row.get(device): machines[device] = row[device]
-        lines.append(f'| [{name.replace("_", " ", 1)}]({name}.ipynb) | {question} | {needs} | {minutes} | '
-                     f'{duration(row.get("cpu_seconds"))} | {duration(row.get("cuda_seconds"))} |')
-    where = '; '.join(f'{dict(cpu="CPU", cuda="GPU")[device]}: {machine}' for device, machine in machines.items())
-    total = sum(int(measured[name]['reading_minutes']) for name, *_ in LESSONS if name in measured)
-    together = f' All lessons together: {total/60:.0f} hours of reading.' if total else ''
-    note = ('Reading: 150 words of prose a minute and seven seconds a line of code. Running: all cells from top to bottom, without those behind '
-            f'the switch `LONG`{f" ({where})" if where else ""}. A dash: not measured.{together} Each lesson exports one module of the same name '
-            '(`05_train` is `cifar_cam.train`) and ends with exercises that check themselves; the machinery below the lessons has '
-            f'[notebooks of its own](https://github.com/{config.user}/{config.repo}/tree/{config.branch}/nbs/hood).')
+        if name not in minutes: continue
+        seconds = [duration(measured.get(name, {}).get(f'{device}_seconds')) for device in devices]
+        number, _, word = name.partition('_')
+        lines.append(f'| {" | ".join([f"[{number} {word}]({name}.ipynb)", question, needs, f"{minutes[name]} min", *seconds])} |')
+    where = '; '.join(f'{NAMES[device]}: {machine}' for device, machine in devices.items())
+    running = f' Running: all cells from top to bottom, without those behind the switch `LONG` ({where}).' if where else ''
+    note = (f'Reading: 150 words of prose a minute and seven seconds a line of code, {sum(minutes.values())/60:.0f} hours in all.{running} Each lesson '
+            'exports one module of the same name (`05_train` is `cifar_cam.train`) and ends with exercises that check themselves; the machinery '
+            f'below the lessons has [notebooks of its own](https://github.com/{config.user}/{config.repo}/tree/{config.branch}/nbs/hood).')
     return '\n'.join(lines) + '\n\n' + note
 
 
@@ -95,11 +134,11 @@ def llms_text():
     "All pages of the site with their promises, for language models (llmstxt.org), in the order of the sidebar."
     site = config.doc_host + config.doc_baseurl
     lines = [f'# {config.title}', '', f'> {config.description}', '', f'Source: {config.git_url}', '']
-    for part in yaml.safe_load((nbs/'sidebar.yml').read_text(encoding='utf-8'))['website']['sidebar']['contents']:
-        lines += [f'## {part["section"]}', '']
-        for page in part['contents']:
-            title, promise = front(nbs/page['href']) if page['href'].endswith('.ipynb') else ('', '')
-            lines.append(f'- [{title or page["text"]}]({site}/{page["href"].replace(".ipynb", ".html")}){": " if promise else ""}{promise}')
+    for part, some in pages().items():
+        lines += [f'## {part}', '']
+        for page, text in some.items():
+            title, promise = front(nbs/page) if page.endswith('.ipynb') else ('', '')
+            lines.append(f'- [{title or text}]({site}/{page.replace(".ipynb", ".html")}){": " if promise else ""}{promise}')
         lines.append('')
     return '\n'.join(lines)
 
@@ -125,5 +164,6 @@ if __name__ == '__main__':
     if len(sys.argv) > 1: Path(sys.argv[1]).write_text(readme_text(), encoding='utf-8')
     else:
         update_index()
+        (nbs/'sidebar.yml').write_text(sidebar_text(), encoding='utf-8')
         (nbs/'llms.txt').write_text(llms_text(), encoding='utf-8')
         (root/'README.md').write_text(readme_text(), encoding='utf-8')

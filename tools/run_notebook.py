@@ -22,6 +22,16 @@ root = Path(__file__).resolve().parent.parent
 config = get_config(path=root)
 
 
+class Shell(CaptureShell):
+    "Of a figure that is drawn anew while a cell runs it keeps the last drawing, as Jupyter does."
+    def _run(self, *args, **options):
+        ran, shown = super()._run(*args, **options), {}
+        for n, output in enumerate(ran.display_objects):
+            shown[(output.transient or {}).get('display_id', n)] = output
+        ran.display_objects = list(shown.values())
+        return ran
+
+
 def find_notebook(name):
     "The one notebook whose file name starts with `name` (`05`, `05_train` or a path)."
     stem, known = Path(name).name.removesuffix('.ipynb'), sorted((root/'nbs').rglob('*.ipynb'))
@@ -73,7 +83,7 @@ def run(path, run_flags=()):
         if 'slow' in run_flags: cell.source = cell.source.replace('LONG = False', 'LONG = True')
     os.chdir(root/'nbs')
     sys.path.insert(0, str(root))
-    shell, start = CaptureShell(mpl_format='png'), time.perf_counter()  # png: 100 dots an inch, not twice as many
+    shell, start = Shell(mpl_format='png'), time.perf_counter()  # png: 100 dots an inch, not twice as many
     shell.run_all(nb, exc_stop=True, preproc=lambda cell: cell.cell_type == 'code' and is_skipped(cell, skip))
     if shell.exc: raise SystemExit(f'{path.name} failed: {shell.exc[1]!r}; nothing was written')
     places = [(str(root) + '/', ''), (str(root), '.'), (str(Path.home()), '~')]

@@ -1,10 +1,11 @@
-"""Measures how long the lessons take to read and to run, for the table on the first page: results/lesson_times.csv.
+"""Measures how long the lessons take to run, for the table on the first page: results/lesson_times.csv. Reading times need no measuring.
 
     python tools/time_lessons.py              # all lessons, on the processor with two threads; run it on a quiet machine
     python tools/time_lessons.py cuda         # the same where there is a GPU
-    python tools/time_lessons.py read         # counts words and lines only; measured seconds stay
+    python tools/time_lessons.py cpu 05 12    # some of them; the others keep what was measured
 
-Reading: 150 words of prose a minute, seven seconds for a visible line of code. Running: every cell from top to bottom, as in Colab.
+Every cell runs from top to bottom, as in Colab. What was measured is written after each lesson.
+Reading: 150 words of prose a minute, seven seconds for a line of code that the page shows.
 """
 import csv
 import json
@@ -17,7 +18,7 @@ from pathlib import Path
 
 root = Path(__file__).resolve().parent.parent
 table = root/'results'/'lesson_times.csv'
-columns = ['lesson', 'words', 'code_lines', 'reading_minutes', 'cpu_seconds', 'cuda_seconds', 'cpu', 'cuda']
+columns = ['lesson', 'cpu_seconds', 'cuda_seconds', 'cpu', 'cuda']
 WORDS_A_MINUTE, SECONDS_A_LINE = 150, 7
 
 
@@ -31,8 +32,8 @@ def reading(path):
     words = lines = 0
     for cell in json.loads(path.read_text(encoding='utf-8'))['cells']:
         source = ''.join(cell['source'])
-        if cell['cell_type'] == 'markdown': words += len(re.findall(r'[\w’\'-]+', re.sub(r'\(http\S+\)', '', source)))
-        elif not re.search(r'^#\| *(hide|exporti|echo: *false|eval: *false)', source, re.M):
+        if cell['cell_type'] == 'markdown': words += len(re.findall(r'[\w’\'-]+', re.sub(r'\]\([^)]*\)|<[^>]*>', ' ', source)))
+        elif not re.search(r'^#\| *(hide|exporti?\b|echo: *false|eval: *false|code-fold: *true)', source, re.M):
             lines += sum(bool(line.strip()) and not line.startswith('#|') for line in source.split('\n'))
     return words, lines, max(5, 5*round((words/WORDS_A_MINUTE + lines*SECONDS_A_LINE/60)/5))
 
@@ -57,21 +58,26 @@ def hardware(device):
     return f"{run_card('cpu')['hardware']}, 2 threads"
 
 
-def main(what):
-    if what not in ('cpu', 'cuda', 'read'): raise SystemExit(__doc__)
-    known = {row['lesson']: row for row in csv.DictReader(table.open(encoding='utf-8'))} if table.exists() else {}
-    name, rows = hardware(what) if what != 'read' else '', []
-    for path in lessons():
-        words, lines, minutes = reading(path)
-        row = dict.fromkeys(columns, '') | known.get(path.stem, {}) | dict(lesson=path.stem, words=words, code_lines=lines, reading_minutes=minutes)
-        if what != 'read': row |= {f'{what}_seconds': round(running(path, what), 1), what: name}
-        rows.append(row)
-        print(f'{path.stem}: {minutes} minutes to read, {row["cpu_seconds"] or "?"} s on a CPU, {row["cuda_seconds"] or "?"} s on a GPU', flush=True)
+def write(rows):
+    "Keep what was measured, in the order of the lessons."
     with table.open('w', encoding='utf-8', newline='') as file:
-        writer = csv.DictWriter(file, columns, lineterminator='\n')
+        writer = csv.DictWriter(file, columns, lineterminator='\n', extrasaction='ignore')
         writer.writeheader()
-        writer.writerows(rows)
-    print(f'{table.relative_to(root)}: {len(rows)} lessons; now run tools/make_readme.py')
+        writer.writerows(rows[name] for name in sorted(rows))
 
 
-if __name__ == '__main__': main(sys.argv[1] if len(sys.argv) > 1 else 'cpu')
+def main(device='cpu', *only):
+    if device not in ('cpu', 'cuda'): raise SystemExit(__doc__)
+    names, machine = {path.stem: path for path in lessons()}, hardware(device)
+    rows = {row['lesson']: row for row in csv.DictReader(table.open(encoding='utf-8'))} if table.exists() else {}
+    rows = {name: row for name, row in rows.items() if name in names}
+    for name, path in names.items():
+        if only and name[:2] not in only: continue
+        seconds = running(path, device)
+        rows[name] = dict.fromkeys(columns, '') | rows.get(name, {}) | {'lesson': name, f'{device}_seconds': round(seconds, 1), device: machine}
+        write(rows)
+        print(f'{name}: {seconds:.0f} s to run, {reading(path)[2]} minutes to read', flush=True)
+    print(f'{table.relative_to(root)} is written; now run tools/make_readme.py')
+
+
+if __name__ == '__main__': main(*sys.argv[1:])
