@@ -23,64 +23,53 @@ from .hooks import (
     as_maps, bare_model, check_count, check_input, explain_layer, explain_maps, gradient_to,
     in_batches, logits_of, pick_layer, resolve_target, score_of, slice_target, upcast)
 
+# %% ../nbs/07_cam_methods.ipynb #decora7e
+def gradient_method(
+    rule, # (maps, gradients), both `(B,D,h,w)` -> `(B,h,w)`; gives the method its name
+): # the method
+    "The method that a rule makes: the engine around it, and the signature that all methods share."
+    def method(
+        model:nn.Module, # images `(B,C,H,W)` -> logits `(B,K)`; left as found
+        layer:nn.Module|str|None, # a layer with maps, or its name; `default_layer` if None
+        x:Tensor, # normalised images `(B,C,H,W)`
+        target=None, # as in `grad_cam`
+        reshape=None, # turns the layer's output into maps
+        batch_size:int=128, # images at a time
+    )->tuple[Tensor,Tensor]: # maps `(B,h,w)`, >= 0; logits `(B,K)`
+        return explain_layer(rule, model, layer, x, target, reshape, batch_size)
+    for name in ('__name__', '__qualname__', '__doc__', '__module__'):
+        setattr(method, name, getattr(rule, name))
+    return method
+
 # %% ../nbs/07_cam_methods.ipynb #abb7ba7d
-def grad_cam_plus_plus(
-    model:nn.Module, # images `(B,C,H,W)` -> logits `(B,K)`; left as found
-    layer:nn.Module|str|None, # a layer with maps, or its name; `default_layer` if None
-    x:Tensor, # normalised images `(B,C,H,W)`
-    target=None, # as in `grad_cam`
-    reshape=None, # turns the layer's output into maps
-    batch_size:int=128, # images at a time
-)->tuple[Tensor,Tensor]: # maps `(B,h,w)`, >= 0; logits `(B,K)`
-    "Grad-CAM++ (Chattopadhay et al. 2018, eq. 19 and 5, without the factor exp(score) of the whole map)."
-    def rule(maps, gradients):
-        square = gradients ** 2
-        ratio = square / (2*square + maps.sum((2, 3), keepdim=True) * square*gradients + 1e-6)   # eq. 19
-        weights = (torch.where(gradients != 0, ratio, 0) * gradients.relu()).sum((2, 3), keepdim=True) # eq. 5
-        return (weights * maps).sum(1).relu()
-    return explain_layer(rule, model, layer, x, target, reshape, batch_size)
+@gradient_method
+def grad_cam_plus_plus(maps, gradients):
+    "Grad-CAM++ (Chattopadhay et al. 2018, eq. 19 and 5, without the factor exp(score))."
+    square, sums = gradients ** 2, maps.sum((2, 3), keepdim=True)
+    ratio = square / (2*square + sums * square*gradients + 1e-6)               # eq. 19
+    ratio = torch.where(gradients != 0, ratio, 0)
+    weights = (ratio * gradients.relu()).sum((2, 3), keepdim=True)             # eq. 5
+    return (weights * maps).sum(1).relu()
 
 # %% ../nbs/07_cam_methods.ipynb #57ec5aba
-def xgrad_cam(
-    model:nn.Module, # images `(B,C,H,W)` -> logits `(B,K)`; left as found
-    layer:nn.Module|str|None, # a layer with maps, or its name; `default_layer` if None
-    x:Tensor, # normalised images `(B,C,H,W)`
-    target=None, # as in `grad_cam`
-    reshape=None, # turns the layer's output into maps
-    batch_size:int=128, # images at a time
-)->tuple[Tensor,Tensor]: # maps `(B,h,w)`, >= 0; logits `(B,K)`
+@gradient_method
+def xgrad_cam(maps, gradients):
     "XGrad-CAM (Fu et al. 2020, eq. 8)."
-    def rule(maps, gradients):
-        share = maps / (maps.sum((2, 3), keepdim=True) + 1e-7)
-        weights = (gradients * share).sum((2, 3), keepdim=True)
-        return (weights * maps).sum(1).relu()
-    return explain_layer(rule, model, layer, x, target, reshape, batch_size)
+    share = maps / (maps.sum((2, 3), keepdim=True) + 1e-7)
+    weights = (gradients * share).sum((2, 3), keepdim=True)
+    return (weights * maps).sum(1).relu()
 
 # %% ../nbs/07_cam_methods.ipynb #89886e9a
-def hires_cam(
-    model:nn.Module, # images `(B,C,H,W)` -> logits `(B,K)`; left as found
-    layer:nn.Module|str|None, # a layer with maps, or its name; `default_layer` if None
-    x:Tensor, # normalised images `(B,C,H,W)`
-    target=None, # as in `grad_cam`
-    reshape=None, # turns the layer's output into maps
-    batch_size:int=128, # images at a time
-)->tuple[Tensor,Tensor]: # maps `(B,h,w)`, >= 0; logits `(B,K)`
+@gradient_method
+def hires_cam(maps, gradients):
     "HiResCAM (Draelos and Carin 2020, eq. 4), with the ReLU of Grad-CAM."
-    def rule(maps, gradients): return (gradients * maps).sum(1).relu()
-    return explain_layer(rule, model, layer, x, target, reshape, batch_size)
+    return (gradients * maps).sum(1).relu()
 
 # %% ../nbs/07_cam_methods.ipynb #77a5dbac
-def layer_cam(
-    model:nn.Module, # images `(B,C,H,W)` -> logits `(B,K)`; left as found
-    layer:nn.Module|str|None, # a layer with maps, or its name; `default_layer` if None
-    x:Tensor, # normalised images `(B,C,H,W)`
-    target=None, # as in `grad_cam`
-    reshape=None, # turns the layer's output into maps
-    batch_size:int=128, # images at a time
-)->tuple[Tensor,Tensor]: # maps `(B,h,w)`, >= 0; logits `(B,K)`
+@gradient_method
+def layer_cam(maps, gradients):
     "LayerCAM (Jiang et al. 2021, eq. 6-8)."
-    def rule(maps, gradients): return (gradients.relu() * maps).sum(1).relu()
-    return explain_layer(rule, model, layer, x, target, reshape, batch_size)
+    return (gradients.relu() * maps).sum(1).relu()
 
 # %% ../nbs/07_cam_methods.ipynb #6c51b9b6
 def eigen_cam(
@@ -91,7 +80,7 @@ def eigen_cam(
     reshape=None, # turns the layer's output into maps
     batch_size:int=128, # images at a time
 )->tuple[Tensor,Tensor]: # maps `(B,h,w)`, >= 0; logits `(B,K)`
-    "EigenCAM (Muhammad and Yeasin 2020), centred, with the sign that makes the largest value positive."
+    "EigenCAM (Muhammad and Yeasin 2020), centred; the sign makes the largest value positive."
     def rule(xb, kept, maps, logits, target):
         places = maps.flatten(2) - maps.flatten(2).mean(2, keepdim=True)   # (B, D, hw)
         _, sizes, rows = torch.linalg.svd(places, full_matrices=False)
@@ -107,10 +96,10 @@ def strongest(
     channels:int|None, # how many of each image; all if None
 )->Tensor: # channel numbers `(B,n)`
     "The channels of each image with the highest mean."
-    if channels is None: return torch.arange(maps.shape[1], device=maps.device).expand(len(maps), -1)
+    if channels is None:
+        return torch.arange(maps.shape[1], device=maps.device).expand(len(maps), -1)
     return maps.mean((2, 3)).topk(min(check_count('channels', channels), maps.shape[1])).indices
 
-# %% ../nbs/07_cam_methods.ipynb #37c6a1b0
 def image_bar(
     x:Tensor, # as many images as the bar counts
     progress:bool, # show it
@@ -120,7 +109,6 @@ def image_bar(
     from tqdm import tqdm
     return tqdm(total=len(x), unit='image')
 
-# %% ../nbs/07_cam_methods.ipynb #08f31389
 def channel_scores(
     logits_for, # (images, channels), numbers `(m,)` within the batch -> logits `(m,K)`
     chosen:Tensor, # channel numbers `(B,n)`
@@ -134,10 +122,10 @@ def channel_scores(
     for start in range(0, chosen.numel(), batch_size):
         i, k = (pairs[start:start + batch_size] for pairs in (images, chosen.flatten()))
         scores.append(upcast(score_of(logits_for(i, k), slice_target(target, i))))
-        if bar is not None: bar.update((start + len(i)) // n - start // n) # the images that are done with
+        # the images that are done with
+        if bar is not None: bar.update((start + len(i)) // n - start // n)
     return torch.cat(scores).view_as(chosen)
 
-# %% ../nbs/07_cam_methods.ipynb #d9a6cf9f
 def weigh_maps(
     weights:Tensor, # `(B,n)`
     maps:Tensor, # `(B,D,h,w)`
@@ -162,11 +150,14 @@ def score_cam(
     model, layer = pick_layer(model, layer, x)
     def rule(xb, kept, maps, logits, target):
         def logits_for(i, k):
-            large = F.interpolate(maps[i, k][:, None], size=xb.shape[2:], mode='bilinear', align_corners=True) # (m, 1, H, W)
+            chosen = maps[i, k][:, None] # (m, 1, h, w)
+            large = F.interpolate(chosen, size=xb.shape[2:], mode='bilinear', align_corners=True)
             return logits_of(model, xb[i] * scale_maps(large).to(xb.dtype))
         chosen = strongest(maps, channels)
-        return weigh_maps(channel_scores(logits_for, chosen, target, batch_size, bar).softmax(1), maps, chosen)
-    with image_bar(check_input(x, model), progress) as bar: return explain_maps(rule, model, layer, x, target, reshape, batch_size)
+        scores = channel_scores(logits_for, chosen, target, batch_size, bar)
+        return weigh_maps(scores.softmax(1), maps, chosen)
+    with image_bar(check_input(x, model), progress) as bar:
+        return explain_maps(rule, model, layer, x, target, reshape, batch_size)
 
 # %% ../nbs/07_cam_methods.ipynb #5cddd978
 def ablated_logits(
@@ -177,7 +168,7 @@ def ablated_logits(
     ablated:Tensor, # `(m,...)`, outputs of the layer to go on with
     last:int=1, # which of the layer's calls in a pass is replaced; the last one
 )->Tensor: # `(m,K)`
-    "The logits for other outputs of `layer`; below it each image runs once, or m times where a skip connection needs it."
+    "The logits for other outputs of `layer`; below it each image runs once, or m times if it must."
     thread, calls = threading.get_ident(), []
     def hook(module, args, out):
         if threading.get_ident() != thread: return None
@@ -192,24 +183,27 @@ def ablated_logits(
         except RuntimeError: # such as a sum of 2 with 128 images
             if len(images) == len(rows): raise
         finally: handle.remove()
-    raise ValueError(f'layer must pass its batch on; {len(rows)} outputs of it became {len(logits)} rows of logits. Choose another layer')
+    raise ValueError(f'layer must pass its batch on; {len(rows)} outputs of it became '
+                     f'{len(logits)} rows of logits. Choose another layer')
 
-# %% ../nbs/07_cam_methods.ipynb #96374225
 def channel_places(
     output:Tensor, # of a layer, `(B,...)`
     reshape=None, # turns it into maps `(B,D,h,w)`; may move and leave out numbers
 )->tuple[int,Tensor]: # an axis of the output; the number along it of each of the D channels
     "Where the channels of the maps lie in a layer's output."
     shape = output.shape[1:]
-    marks = torch.arange(shape.numel(), dtype=torch.float32, device=output.device).view(1, *shape) # exact up to 16 million
+    # exact up to 16 million
+    marks = torch.arange(shape.numel(), dtype=torch.float32, device=output.device).view(1, *shape)
     maps = as_maps(marks, reshape)[0] # (D, h, w)
     places = maps.long().clamp(0, shape.numel() - 1)
     for axis, along in enumerate(torch.unravel_index(places, shape), 1): # (D, h, w) each
         numbers = along[:, 0, 0]
         whole = (along == numbers[:, None, None]).all() and len(numbers.unique()) == len(numbers)
         if whole and torch.equal(places.to(maps.dtype), maps): return axis, numbers
-    raise ValueError(f'reshape must lay whole channels of the output {tuple(output.shape)} out as maps, for Ablation-CAM to switch them off: '
-                     f'along one axis a number a map, and no arithmetic; got maps {tuple(maps.shape)}. Move axes only, as tokens_to_maps does')
+    raise ValueError(f'reshape must lay whole channels of the output {tuple(output.shape)} out '
+                     'as maps, for Ablation-CAM to switch them off: along one axis, without '
+                     'arithmetic; '
+                     f'got {tuple(maps.shape)}. Move axes only, as tokens_to_maps does')
 
 # %% ../nbs/07_cam_methods.ipynb #a410cd1c
 def ablation_cam(
@@ -231,9 +225,12 @@ def ablation_cam(
             ablated[torch.arange(len(i), device=k.device), numbers[k]] = 0
             return ablated_logits(model, layer, xb, i, ablated.movedim(1, axis), len(kept))
         chosen, score = strongest(maps, channels), upcast(score_of(logits, target))[:, None]
-        lost = score - channel_scores(logits_for, chosen, target, batch_size, bar)           # (B, n)
-        return weigh_maps(lost / torch.where(score == 0, 1, score.abs()), maps, chosen)     # eq. 3 and 4
-    with image_bar(check_input(x, model), progress) as bar: return explain_maps(rule, model, layer, x, target, reshape, batch_size)
+        # (B, n)
+        lost = score - channel_scores(logits_for, chosen, target, batch_size, bar)
+        # eq. 3 and 4
+        return weigh_maps(lost / torch.where(score == 0, 1, score.abs()), maps, chosen)
+    with image_bar(check_input(x, model), progress) as bar:
+        return explain_maps(rule, model, layer, x, target, reshape, batch_size)
 
 # %% ../nbs/07_cam_methods.ipynb #470657f2
 def pixel_gradient(
@@ -272,7 +269,8 @@ def smooth_grad(
     batch_size:int=128, # images at a time
     signed:bool=False, # the mean gradient itself, `(B,C,H,W)`
     samples:int=16, # noisy copies; the noise of the mean falls with their square root
-    noise:float=0.15, # standard deviation, as a share of the image's range (the paper advises 0.1 to 0.2)
+    # standard deviation, as a share of the image's range (the paper advises 0.1 to 0.2)
+    noise:float=0.15,
     seed:int=0, # of a generator of its own: the global ones are left alone
 )->tuple[Tensor,Tensor]: # maps `(B,H,W)`, >= 0; logits `(B,K)`
     "The mean gradient over noisy copies of each image (Smilkov et al. 2017)."
@@ -282,8 +280,9 @@ def smooth_grad(
         logits, total = logits_of(model, xb), 0.
         generator, tb = torch.Generator().manual_seed(seed), resolve_target(tb, logits)
         spread = noise * (xb.amax((1, 2, 3), keepdim=True) - xb.amin((1, 2, 3), keepdim=True))
-        for _ in range(samples): # the same draw for every image: the result does not depend on the batch
-            total += pixel_gradient(model, xb + spread * torch.randn(xb.shape[1:], generator=generator).to(xb), tb)[0]
+        for _ in range(samples): # the same draw for every image, in any batch
+            draw = torch.randn(xb.shape[1:], generator=generator).to(xb)
+            total += pixel_gradient(model, xb + spread * draw, tb)[0]
         return total / samples if signed else total.abs().amax(1) / samples, logits
     return in_batches(step, model, x, target, batch_size)
 
@@ -297,8 +296,8 @@ def expand_baseline(
     try: return torch.as_tensor(baseline).to(x).expand(x.shape)
     except (TypeError, ValueError, RuntimeError) as error:
         got = tuple(baseline.shape) if hasattr(baseline, 'shape') else repr(baseline)
-        raise ValueError(f'baseline must be a number, one image or an image for each image, {tuple(x.shape)}; got {got}. '
-                         'Use normalise(pixels) to make images of pixels') from error
+        raise ValueError('baseline must be a number, one image or an image for each image, '
+                         f'{tuple(x.shape)}; got {got}. Use normalise(pixels) on pixels') from error
 
 # %% ../nbs/07_cam_methods.ipynb #313031e2
 def integrated_gradients(
@@ -309,9 +308,11 @@ def integrated_gradients(
     batch_size:int=128, # images at a time
     signed:bool=False, # the attributions themselves, `(B,C,H,W)`
     steps:int=32, # points on the way; each costs a forward and a backward pass
-    baseline:float|Tensor|None=None, # where the way begins, one for all or one an image; each image's darkest value of each colour if None
+    # where the way begins, one for all or one an image; each image's darkest value of each
+    # colour if None
+    baseline:float|Tensor|None=None,
 )->tuple[Tensor,Tensor]: # maps `(B,H,W)`, >= 0: what adds to the score; logits `(B,K)`
-    "Gradients integrated from a baseline to the image, by the midpoint rule (Sundararajan et al. 2017, eq. 3)."
+    "Gradients summed on the way from a baseline to the image (Sundararajan et al. 2017, eq. 3)."
     model, steps = bare_model(model), check_count('steps', steps)
     def step(xb, tb, start):
         logits, total = logits_of(model, xb), 0.
@@ -320,7 +321,8 @@ def integrated_gradients(
             total += pixel_gradient(model, start + (xb - start) * (i + .5) / steps, tb)[0]
         parts = (xb - start) * total / steps # (B, C, H, W)
         return parts if signed else parts.sum(1).relu(), logits
-    return in_batches(step, model, x, target, batch_size, expand_baseline(baseline, check_input(x, model)))
+    starts = expand_baseline(baseline, check_input(x, model))
+    return in_batches(step, model, x, target, batch_size, starts)
 
 # %% ../nbs/07_cam_methods.ipynb #ef7e5d23
 class GuidedReLU(torch.autograd.Function):
@@ -334,7 +336,6 @@ class GuidedReLU(torch.autograd.Function):
     @staticmethod
     def backward(ctx, gradient): return gradient.clamp(min=0) * (ctx.saved_tensors[0] > 0)
 
-# %% ../nbs/07_cam_methods.ipynb #9231afad
 class GuidedMode(TorchFunctionMode):
     "Within it, in this thread, each ReLU is a `GuidedReLU`."
     relus = {F.relu, torch.relu, torch.relu_, Tensor.relu, Tensor.relu_} # every way to call it
@@ -352,7 +353,8 @@ class GuidedMode(TorchFunctionMode):
     def __exit__(self, *error):
         super().__exit__(*error)
         if error[0] is None and not self.count:
-            raise ValueError('model must call a ReLU for guided backpropagation; none was met. Use saliency instead')
+            raise ValueError('model must call a ReLU for guided backpropagation; none was met. '
+                             'Use saliency instead')
 
 # %% ../nbs/07_cam_methods.ipynb #344d61ae
 def guided_backprop(
@@ -363,7 +365,7 @@ def guided_backprop(
     batch_size:int=128, # images at a time
     signed:bool=False, # the gradient itself, `(B,C,H,W)`
 )->tuple[Tensor,Tensor]: # maps `(B,H,W)`, >= 0: the largest size over the colours; logits `(B,K)`
-    "The pixels' gradient through ReLUs that pass on only positive gradients (Springenberg et al. 2014)."
+    "The gradient through ReLUs that pass on only positive gradients (Springenberg et al. 2014)."
     model = bare_model(model)
     def step(xb, tb):
         gradient, logits = pixel_gradient(model, xb, tb, GuidedMode)
@@ -389,12 +391,13 @@ def guided_grad_cam(
 
 # %% ../nbs/07_cam_methods.ipynb #624d09eb
 METHODS = {
-    'Grad-CAM': grad_cam, 'Grad-CAM++': grad_cam_plus_plus, 'XGrad-CAM': xgrad_cam, 'HiResCAM': hires_cam, 'LayerCAM': layer_cam,
-    'EigenCAM': eigen_cam, 'Score-CAM': score_cam, 'Ablation-CAM': ablation_cam,
+    'Grad-CAM': grad_cam, 'Grad-CAM++': grad_cam_plus_plus, 'XGrad-CAM': xgrad_cam,
+    'HiResCAM': hires_cam, 'LayerCAM': layer_cam, 'EigenCAM': eigen_cam,
+    'Score-CAM': score_cam, 'Ablation-CAM': ablation_cam,
     'Guided backprop': guided_backprop, 'Guided Grad-CAM': guided_grad_cam,
     'Saliency': saliency, 'SmoothGrad': smooth_grad, 'Integrated gradients': integrated_gradients,
 } # name -> method(model, layer, x, target=None, ...) -> (maps, logits)
-PIXEL_METHODS = ('Guided backprop', 'Saliency', 'SmoothGrad', 'Integrated gradients') # those that look at no layer
+PIXEL_METHODS = ('Guided backprop', 'Saliency', 'SmoothGrad', 'Integrated gradients') # no layer
 
 # %% ../nbs/07_cam_methods.ipynb #43bc1322
 def find_method(
@@ -404,7 +407,8 @@ def find_method(
     if callable(method): return method
     if method in METHODS: return METHODS[method]
     close = difflib.get_close_matches(str(method), METHODS, n=3, cutoff=0.3) or list(METHODS)
-    raise ValueError(f'method must be a name in METHODS or a function; got {method!r}. Close matches: {", ".join(close)}')
+    raise ValueError(f'method must be a name in METHODS or a function; got {method!r}. '
+                     f'Close matches: {", ".join(close)}')
 
 # %% ../nbs/07_cam_methods.ipynb #3942f61c
 def fuse_layers(
@@ -416,8 +420,10 @@ def fuse_layers(
     **options, # passed on to the method
 )->tuple[Tensor,Tensor]: # maps `(B,h,w)` in [0, 1], on the finest grid; logits `(B,K)`
     "The mean of the scaled maps of several layers (Jiang et al. 2021, section 3.3)."
-    if isinstance(layers, (str, nn.Module)) or not len(layers): raise ValueError(f'layers must be a list of at least one layer; got {layers!r}')
+    if isinstance(layers, (str, nn.Module)) or not len(layers):
+        raise ValueError(f'layers must be a list of at least one layer; got {layers!r}')
     method = find_method(method)
-    maps, logits = zip(*(method(model, layer, x, target, **options) for layer in layers), strict=True)
+    found = [method(model, layer, x, target, **options) for layer in layers]
+    maps, logits = zip(*found, strict=True)
     size = max((m.shape[1:] for m in maps), key=lambda shape: shape[0] * shape[1])
     return torch.stack([resize_maps(scale_maps(m), size) for m in maps]).mean(0), logits[0]

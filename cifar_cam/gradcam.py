@@ -7,6 +7,8 @@ __all__ = ['grad_cam', 'scale_maps', 'resize_maps', 'overlay']
 
 # %% ../nbs/06_gradcam.ipynb #4fc11be4
 #| code-fold: true
+import copy
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -15,10 +17,13 @@ from .hooks import explain_layer
 
 # %% ../nbs/06_gradcam.ipynb #0d23443e
 def grad_cam(
-    model:nn.Module, # images `(B,C,H,W)` -> logits `(B,K)`; mode, gradients and hooks are left as found
-    layer:nn.Module|str|None, # its output is `(B,D,h,w)`; a submodule, its name, or None: see `default_layer`
+    model:nn.Module, # images `(B,C,H,W)` -> logits `(B,K)`; left as found
+    # its output is `(B,D,h,w)`; a submodule, its name, or None: see `default_layer`
+    layer:nn.Module|str|None,
     x:Tensor, # normalised images `(B,C,H,W)` on the model's device
-    target=None, # class index for all, one an image `(B,)`, a ClassDifference, or logits -> scores; the predicted class if None
+    # class index for all, one per image `(B,)`, a ClassDifference, or logits -> scores;
+    # the predicted class if None
+    target=None,
     reshape=None, # turns the layer's output into maps, such as `tokens_to_maps`
     batch_size:int=128, # images at a time: memory does not grow with the number of images
     relu:bool=True, # keep what speaks for the target only (eq. 2); False keeps the sign
@@ -35,10 +40,30 @@ def check_finite(
     maps:Tensor, # `(...,h,w)`
 )->Tensor: # the same
     "Raise if a map holds NaN or infinity."
-    if not isinstance(maps, Tensor): raise TypeError(f'maps must be a tensor; got {type(maps).__name__}')
+    if not isinstance(maps, Tensor):
+        raise TypeError(f'maps must be a tensor; got {type(maps).__name__}')
     if maps.isfinite().all(): return maps
-    bad = (~maps.isfinite()).flatten(0, -3).any(-1).any(-1) if maps.ndim > 2 else torch.tensor([True])
-    raise ValueError(f'maps must be finite; map {int(bad.nonzero()[0])} of {len(bad)} holds NaN or infinity. Try float32 or another layer')
+    whole = maps if maps.ndim > 2 else maps[None]
+    bad = (~whole.isfinite()).flatten(0, -3).flatten(1).any(1)
+    raise ValueError(f'maps must be finite; map {int(bad.nonzero()[0])} of {len(bad)} '
+                     'holds NaN or infinity. Try float32 or another layer')
+
+def check_overlay(
+    images, # perhaps uint8 `(B,H,W,3)`
+    maps:Tensor, # one per image
+    strength:float, # from 0 to 1
+    top:float|None, # finite, or None
+)->Tensor: # the pixels, on the CPU
+    "Raise unless an overlay can be drawn."
+    pixels = images.cpu() if isinstance(images, Tensor) else torch.tensor(images)
+    shape = tuple(pixels.shape)
+    if pixels.dtype != torch.uint8 or len(shape) != 4 or shape[-1] != 3 or len(pixels) != len(maps):
+        raise ValueError(f'images must be uint8 ({len(maps)}, H, W, 3), one per map; '
+                         f'got {pixels.dtype} {shape}. Pass the pixels, not the normalised images')
+    if not 0 <= strength <= 1: raise ValueError(f'strength must be from 0 to 1; got {strength}')
+    if top is not None and not abs(top) < float('inf'):
+        raise ValueError(f'top must be a finite number, or None; got {top}')
+    return pixels
 
 # %% ../nbs/06_gradcam.ipynb #f8ee9d64
 def scale_maps(
@@ -56,7 +81,8 @@ def resize_maps(
     size:tuple, # `(H,W)`, by habit that of the images
 )->Tensor: # `(B,H,W)`
     "Maps at another size, bilinear between the centres of their places."
-    return F.interpolate(maps[:, None], size=tuple(size), mode='bilinear', align_corners=False)[:, 0]
+    maps = maps[:, None] # (B, 1, h, w)
+    return F.interpolate(maps, size=tuple(size), mode='bilinear', align_corners=False)[:, 0]
 
 # %% ../nbs/06_gradcam.ipynb #d413711f
 def overlay(
@@ -64,23 +90,53 @@ def overlay(
     maps:Tensor, # `(B,h,w)`; what is negative counts as 0
     strength:float=0.5, # share of the colours in the mixture, from 0 to 1
     colours:str='inferno', # a colour map of matplotlib whose lightness only rises
-    top:float|None=None, # the value that gets the brightest colour; each map by itself if None. At 0 or below everything above 0 does
+    # the value with the brightest colour (at 0 or below all above 0); each map's own if None
+    top:float|None=None,
 )->Tensor: # uint8 `(B,H,W,3)`
     "The images mixed with the colours of their maps."
     from matplotlib import colormaps
-    pixels = images.cpu() if isinstance(images, Tensor) else torch.tensor(images)
-    if pixels.dtype != torch.uint8 or pixels.ndim != 4 or pixels.shape[-1] != 3 or len(pixels) != len(maps):
-        raise ValueError(f'images must be uint8 ({len(maps)}, H, W, 3), one a map; got {pixels.dtype} {tuple(pixels.shape)}. '
-                         'Pass the pixels, not the normalised images')
-    if not 0 <= strength <= 1: raise ValueError(f'strength must be from 0 to 1; got {strength}')
-    if top is not None and not abs(top) < float('inf'): raise ValueError(f'top must be a finite number, or None; got {top}')
+    pixels = check_overlay(images, maps, strength, top)
     maps = check_finite(maps).detach().cpu().float().clamp(min=0)
-    maps = scale_maps(maps) if top is None else torch.where(maps > 0, maps / max(top, 0), 0).clamp(max=1) # no heat stays no heat
-    table = torch.tensor(colormaps[colours](range(256)), dtype=torch.float32)[:, :3] * 255 # (256, 3)
-    heat = table[(resize_maps(maps, pixels.shape[1:3]) * 255).round().long()]             # (B, H, W, 3)
+    if top is None: maps = scale_maps(maps)
+    else: maps = torch.where(maps > 0, maps / max(top, 0), 0).clamp(max=1) # no heat stays no heat
+    # (256, 3)
+    table = torch.tensor(colormaps[colours](range(256)), dtype=torch.float32)[:, :3] * 255
+    # (B, H, W, 3)
+    heat = table[(resize_maps(maps, pixels.shape[1:3]) * 255).round().long()]
     return (pixels * (1 - strength) + heat * strength).round().to(torch.uint8)
 
-# %% ../nbs/06_gradcam.ipynb #b41fe111
+# %% ../nbs/06_gradcam.ipynb #f1eed57a
+class FixedNorm(nn.Module):
+    "A GroupNorm whose mean and variance are constants, taken from the first images that it sees."
+    def __init__(self,
+        norm:nn.GroupNorm, # its weights are used
+    ):
+        super().__init__()
+        self.norm = norm
+        self.register_buffer('mean', None)
+        self.register_buffer('variance', None)
+
+    def forward(self, x): # (B, C, h, w)
+        groups = x.unflatten(1, (self.norm.num_groups, -1)) # (B, G, C/G, h, w)
+        if self.mean is None:
+            self.mean = groups.mean((2, 3, 4)).mean(0).view(-1, 1, 1, 1)
+            self.variance = groups.var((2, 3, 4), unbiased=False).mean(0).view(-1, 1, 1, 1)
+        y = ((groups - self.mean) / (self.variance + self.norm.eps).sqrt()).flatten(1, 2)
+        return y * self.norm.weight[:, None, None] + self.norm.bias[:, None, None]
+
+def fix_statistics(
+    model:nn.Module, # with GroupNorms inside, LayerNorm of maps among them; left as found
+    x:Tensor, # normalised images `(B,C,H,W)` whose statistics become the constants
+)->nn.Module: # a copy in evaluation mode
+    "The same weights, normalised by constants, as BatchNorm does, and not by each image's own."
+    twin = copy.deepcopy(model).eval()
+    for parent in list(twin.modules()):
+        for name, norm in parent.named_children():
+            if isinstance(norm, nn.GroupNorm): setattr(parent, name, FixedNorm(norm))
+    with torch.no_grad(): twin(x)
+    return twin
+
+# %% ../nbs/06_gradcam.ipynb #c0ffee68
 # names that stood here before the methods, hooks and explorers got rooms of their own
 MOVED = {
     'PIXEL_METHODS': 'cam_methods:PIXEL_METHODS', 'METHODS': 'cam_methods:METHODS',
@@ -116,7 +172,6 @@ MOVED = {
     'explorer_png': 'explorers:explorer_png', 'explorer_controls': 'explorers:explorer_controls',
     'explorer_layers': 'explorers:explorer_layers', 'explorer': 'explorers:explorer'}
 
-# %% ../nbs/06_gradcam.ipynb #c0ffee68
 def __getattr__(name):
     "The old names, with a warning; nothing but torch is imported before somebody asks."
     from cifar_cam.core import deprecated

@@ -625,7 +625,7 @@ def test_the_module_imports_torch_alone():
     for module in (gradcam, engine, cam_methods):
         nodes = [node for node in ast.parse(open(module.__file__).read()).body if isinstance(node, (ast.Import, ast.ImportFrom))]
         names = {alias.name if isinstance(node, ast.Import) else '.'*node.level + node.module for node in nodes for alias in node.names}
-        allowed = {'contextlib', 'dataclasses', 'difflib', 'threading', 'torch', 'warnings', '.hooks', '.gradcam'}
+        allowed = {'contextlib', 'copy', 'dataclasses', 'difflib', 'threading', 'torch', 'warnings', '.hooks', '.gradcam'}
         assert {name if name[0] == '.' else name.split('.')[0] for name in names} <= allowed
 
 
@@ -737,3 +737,56 @@ def test_the_picture_says_how_it_was_made(awkward, monkeypatch, method, wanted):
     monkeypatch.setattr(explorers, 'draw_explanation', note)
     explorers.explorer_png(model, np.zeros((8, 8, 3), np.uint8), x[0], 0, 'abcd', method, 'conv2' if method == 'Score-CAM' else None, 1)
     assert wanted in titles[0]
+
+
+def test_a_vision_transformer_has_one_layer_of_maps_and_its_blocks_by_name():
+    torch.manual_seed(0)
+    model, x = zoo.VisionTransformer(image_size=224, patch_size=16, num_layers=2, num_heads=3, hidden_dim=48, mlp_dim=96), torch.randn(1, 3, 224, 224)
+    nn.init.normal_(model.heads.head.weight)
+    assert default_layer(model.eval(), x) == 'conv_proj'  # tokens are no maps (B, D, h, w) before somebody says how they lie
+    assert grad_cam(model, None, x)[0].shape == (1, 14, 14)
+    assert grad_cam(model, 'encoder.layers.encoder_layer_1.ln_1', x, reshape=tokens_to_maps)[0].shape == (1, 14, 14)
+
+
+def test_grad_cam_equals_finite_differences():
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Conv2d(3, 2, 3), nn.Tanh(), nn.Conv2d(2, 2, 3), nn.Tanh(), nn.Flatten(), nn.Linear(8, 3)).double()
+    x = torch.randn(1, 3, 6, 6, dtype=torch.float64)
+    with torch.no_grad():
+        A, bumps = model[:2](x), 1e-5 * torch.eye(32, dtype=torch.float64).view(32, 2, 4, 4)
+        gradient = ((model[2:](A + bumps) - model[2:](A - bumps))[:, 1] / 2e-5).view(2, 4, 4)
+        by_hand = (gradient.mean((1, 2))[:, None, None] * A[0]).sum(0).relu()
+    assert_close(grad_cam(model, '1', x, target=1)[0][0], by_hand, atol=1e-8, rtol=1e-6)
+
+
+def test_integrated_gradients_of_a_network_blind_to_contrast_are_input_times_gradient():
+    torch.manual_seed(0)
+    head = [nn.ReLU(), nn.Conv2d(6, 6, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(6, 4)]
+    model, x = nn.Sequential(nn.Conv2d(3, 6, 3, bias=False), nn.GroupNorm(1, 6, eps=0.), *head).double().eval(), torch.randn(3, 3, 12, 12, dtype=torch.float64)
+    assert_close(predict(model, x * 5), predict(model, x))
+    gradient = cam_methods.saliency(model, None, x, 1, signed=True)[0]
+    for steps in (1, 4, 9):
+        ig = cam_methods.integrated_gradients(model, None, x, 1, signed=True, steps=steps, baseline=0.)[0]
+        assert_close(ig, x * gradient * sum(1 / (i + .5) for i in range(steps)))
+        assert_close(ig.sum((1, 2, 3)), torch.zeros(3, dtype=torch.float64), atol=1e-8, rtol=0)  # far from the score: nothing is complete
+    model[0] = nn.Conv2d(3, 6, 3).double()  # with a bias it sees the contrast
+    gradient = cam_methods.saliency(model, None, x, 1, signed=True)[0]
+    ig = cam_methods.integrated_gradients(model, None, x, 1, signed=True, steps=4, baseline=0.)[0]
+    assert not torch.allclose(ig / ig.abs().max(), x * gradient / (x * gradient).abs().max(), atol=.05)
+
+
+def test_channels_are_found_where_reshape_puts_them():
+    marks, places = torch.zeros(1, 5, 3, 4), cam_methods.channel_places
+    assert [a if isinstance(a, int) else a.tolist() for a in places(marks)] == [1, [0, 1, 2, 3, 4]]
+    assert places(marks, lambda t: t.permute(0, 3, 1, 2))[0] == 3
+    assert places(torch.zeros(1, 17, 17), tokens_to_maps)[0] == 2  # 16 tokens and one more of 17 numbers: no size could tell
+    for wrong in (lambda t: t - t.mean(), lambda t: t.reshape(1, 4, 5, 3)):
+        with pytest.raises(ValueError, match='Move axes only'): places(marks, wrong)
+
+
+def test_methods_of_one_rule_have_the_name_the_signature_and_the_words_of_a_method():
+    import inspect
+    for method in (cam_methods.hires_cam, cam_methods.layer_cam, cam_methods.xgrad_cam, cam_methods.grad_cam_plus_plus):
+        assert list(inspect.signature(method).parameters) == ['model', 'layer', 'x', 'target', 'reshape', 'batch_size']
+        assert cam_methods.__dict__[method.__name__] is method and 'et al.' in method.__doc__ or 'and' in method.__doc__
+        assert method.__module__ == 'cifar_cam.cam_methods'

@@ -110,7 +110,7 @@ def in_the_middle():
     model[0].weight.requires_grad_(False)
     optimizer = torch.optim.Adam(model.parameters(), 1e-3)
     schedule = torch.optim.lr_scheduler.StepLR(optimizer, 2)
-    for _, (xb, yb) in zip(range(3), loader):
+    for _, (xb, yb) in zip(range(3), loader, strict=False):
         optimizer.zero_grad()
         F.cross_entropy(model(xb), yb).backward()
         optimizer.step()

@@ -33,6 +33,7 @@ LESSONS = [
     ('06_gradcam', 'What did it look at?', '03'),
     ('07_cam_methods', 'What else can be asked of it?', '06'),
     ('08_faithfulness', 'Is the map to be believed? Which layer?', '06'),
+    ('08b_ground_truth', 'Does a map find what we know is there?', '07, 08'),
     ('09_mistakes', 'Where is it wrong?', '03, 06'),
     ('10_causes', 'Which of its mistakes can be explained?', '09'),
     ('11_transfer', 'What does ImageNet buy?', '03, 05'),
@@ -45,7 +46,8 @@ SIDEBAR = {
     'Start here': {'index.ipynb': 'Home', 'live/index.html': 'Try it in your browser', 'questions.ipynb': 'Questions'},
     'Data and network': {'01_data.ipynb': '01 Data', '02_augment.ipynb': '02 Augmentation', '03_resnet.ipynb': '03 ResNet with LayerNorm'},
     'Training': {'04_lr_finder.ipynb': '04 Which learning rate?', '05_train.ipynb': '05 Training'},
-    'Looking inside': {'06_gradcam.ipynb': '06 Grad-CAM', '07_cam_methods.ipynb': '07 Other methods', '08_faithfulness.ipynb': '08 Faithfulness'},
+    'Looking inside': {'06_gradcam.ipynb': '06 Grad-CAM', '07_cam_methods.ipynb': '07 Other methods', '08_faithfulness.ipynb': '08 Faithfulness',
+                       '08b_ground_truth.ipynb': '08b Known truth'},
     'Mistakes': {'09_mistakes.ipynb': '09 Where is it wrong?', '10_causes.ipynb': '10 What explains a mistake?'},
     'Experiments': {'11_transfer.ipynb': '11 Transfer', '12_recipes.ipynb': '12 Recipes', '13_your_run.ipynb': '13 Your own run',
                     'quirks.ipynb': 'Quirks of the published projects'},
@@ -99,7 +101,8 @@ def lesson_table():
     for name, question, needs in LESSONS:
         if name not in minutes: continue
         seconds = [duration(measured.get(name, {}).get(f'{device}_seconds')) for device in devices]
-        lines.append(f'| {" | ".join([f"[{name[:2]} {name[3:]}]({name}.ipynb)", question, needs, f"{minutes[name]} min", *seconds])} |')
+        number, _, word = name.partition('_')
+        lines.append(f'| {" | ".join([f"[{number} {word}]({name}.ipynb)", question, needs, f"{minutes[name]} min", *seconds])} |')
     where = '; '.join(f'{NAMES[device]}: {machine}' for device, machine in devices.items())
     running = f' Running: all cells from top to bottom, without those behind the switch `LONG` ({where}).' if where else ''
     note = (f'Reading: 150 words of prose a minute and seven seconds a line of code, {sum(minutes.values())/60:.0f} hours in all.{running} Each lesson '
