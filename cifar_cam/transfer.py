@@ -15,7 +15,7 @@ from torchvision.models import ResNet18_Weights
 from torchvision.models.resnet import BasicBlock, ResNet
 
 from .augment import step_generator
-from .resnet import check_classes
+from .resnet import check_num_classes
 from .optimizer import make_optimizer
 from .train import train_step
 
@@ -107,7 +107,7 @@ def imagenet_resnet18(
     "torchvision's ResNet-18 with a new last layer."
     model = TransferResNet()
     if weights: model.load_state_dict(imagenet_weights())
-    model.fc = nn.Linear(512, check_classes(num_classes))
+    model.fc = nn.Linear(512, check_num_classes(num_classes))
     return model
 
 # %% ../nbs/11_transfer.ipynb #47da9493
