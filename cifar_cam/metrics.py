@@ -19,11 +19,13 @@ from torch import Tensor
 def check_logits(
     logits, # `(N,K)`, to be checked
     labels, # true classes 0..K-1, `(N,)`, to be checked
+    classes:int|None=None, # K, if it is known
 )->tuple[Tensor,np.ndarray]: # the same as float64 and as int64
     "Logits and labels that fit together, or an error that says what is wrong with them."
     logits, labels = torch.as_tensor(logits).double(), np.asarray(labels)
-    if logits.ndim != 2 or len(logits) != len(labels):
-        raise ValueError(f'logits must have shape ({len(labels)}, K), one row per label; '
+    wanted = len(labels), classes or (logits.shape[1] if logits.ndim == 2 else 'K')
+    if tuple(logits.shape) != wanted:
+        raise ValueError(f'logits must have shape ({wanted[0]}, {wanted[1]}), one row per label; '
                          f'got {tuple(logits.shape)}. Take both from the same images')
     if not torch.isfinite(logits).all():
         bad = int((~torch.isfinite(logits).all(1)).sum())
@@ -40,9 +42,10 @@ def table_from_logits(
     logits:Tensor, # `(N,K)`
     labels, # true classes 0..K-1, `(N,)`
     indices=None, # a name or number of each image; 0..N-1 if None
+    classes:int=10, # K
 )->pd.DataFrame: # index, true, predicted, confidence, true_confidence, loss
     "One row per image, worked out from its logits."
-    logits, labels = check_logits(logits, labels)
+    logits, labels = check_logits(logits, labels, classes)
     rows = np.arange(len(labels))
     indices = rows if indices is None else np.asarray(indices)
     if indices.shape != labels.shape:
@@ -181,7 +184,8 @@ def scores(
         raise ValueError('logits must be those that table was made from; '
                          f'{len(logits)} rows for {n} images, or other predictions. '
                          'Are they those of another model?')
-    scaled = table_from_logits(torch.as_tensor(logits)/temperature, table.true.to_numpy())
+    softer = torch.as_tensor(logits)/temperature
+    scaled = table_from_logits(softer, table.true.to_numpy(), classes=softer.shape[1])
     error = lambda t: calibration_error(reliability(t.confidence, t.true == t.predicted))
     return dict(images=n, right=right, accuracy=right/n if n else float('nan'), low=low, high=high,
                 loss=float(table.loss.mean()),
