@@ -52,7 +52,7 @@ def test_a_built_package_checks_its_measured_results(tmp_path, monkeypatch):
     subprocess.run([sys.executable, 'setup.py', '-q', 'build_py', '-d', 'lib'], cwd=tmp_path, check=True, capture_output=True)
     package = tmp_path/'lib'/'cifar_cam'
     listed = json.loads((package/'data_hashes.json').read_text())
-    files = {f'{p.parent.name}/{p.name}' for p in package.glob('*/*')}
+    files = {f'{p.parent.name}/{p.name}' for folder in ('sample', 'weights', 'results') for p in (package/folder).glob('*')}
     assert files == set(listed) and 'results/cifar10.json' in files
     monkeypatch.setattr(core, 'package_folder', lambda: package)
     assert results_folder() == package/'results'
