@@ -102,6 +102,9 @@ OPTIMIZERS = ('adam', 'adamw', 'sgd', 'muon')
 def check_optimizer(model, name, lr, weight_decay, momentum):
     "The trainable parameters of `model`; an error if the options of `make_optimizer` cannot be."
     if name not in OPTIMIZERS: raise choice_error('optimizer', name, OPTIMIZERS)
+    if not isinstance(model, nn.Module):
+        raise TypeError(f'model must be a torch module; got {type(model).__name__}. '
+                        'Make one with resnet18()')
     check_number('lr', lr, 0, outside=(0,), advice='Lesson 04 finds one')
     check_number('weight_decay', weight_decay, 0, advice='5e-4 is a usual one')
     check_number('momentum', momentum, 0, 1, outside=(1,), advice='0.9 is a usual one')

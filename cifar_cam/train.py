@@ -224,6 +224,7 @@ def schedule_rates(
     **options, # as in `make_schedule`
 )->list[float]: # the learning rate of each step
     "The learning rates that a schedule would give, without training."
+    check_number('lr', lr, 0, outside=(0,), advice='Lesson 04 finds one')
     optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr)
     schedule, rates = make_schedule(name, optimizer, epochs, steps, **options), []
     for epoch in range(epochs):
@@ -332,6 +333,19 @@ def make_average(
     if not decay: return None
     return AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(decay), use_buffers=True)
 
+def check_history(history):
+    "Refuse a table that is no history of a run."
+    if 'valid_accuracy' in history and len(history): return
+    raise ValueError(f'history must be a table of fit with at least one epoch; got {len(history)} rows '
+                     f'of {list(history)[:5]}. Take what fit returned')
+
+def check_owner(model, optimizer):
+    "Refuse an optimizer that would train another network."
+    mine = {id(p) for p in model.parameters()}
+    if all(id(p) in mine for group in optimizer.param_groups for p in group['params']): return
+    raise ValueError("optimizer must hold parameters of model alone; got those of another network. "
+                     'Make it anew: make_optimizer(model)')
+
 def check_fit(valid, epochs, label_smoothing, sizes, minutes):
     "Refuse options of `fit` that cannot be."
     check_number('epochs', epochs, 1, whole=True, advice='Try 4')
@@ -379,6 +393,7 @@ def fit(
     schedule = schedule or make_schedule('constant', optimizer, epochs, len(train))
     scaler = torch.amp.GradScaler(device.type, enabled=dtype == torch.float16)
     state = State(model, optimizer, schedule, scaler, make_average(model, ema))
+    check_owner(model, optimizer)
     if checkpoint:
         seen = dict(epochs=epochs, precision=str(dtype).removeprefix('torch.'), sizes=sizes,
                     label_smoothing=label_smoothing, ema=ema) | (identity or {})
@@ -425,6 +440,7 @@ def minutes_to(
     steps:int, # steps per epoch
 )->float: # minutes of training steps; NaN if it was never reached
     "Minutes of training until the validation accuracy first was `accuracy` after an epoch."
+    check_history(history)
     minutes = (history.step_seconds*steps/60).cumsum()
     reached = history.valid_accuracy >= accuracy
     return round(float(minutes[reached.idxmax()]), 1) if reached.any() else math.nan
@@ -437,6 +453,7 @@ def plot_history(
     "Draw loss and accuracy over the epochs, for training and validation images."
     import matplotlib.pyplot as plt
     from matplotlib.ticker import MaxNLocator
+    check_history(history)
     if axes is None: axes = plt.subplots(1, 2, figsize=(9, 3), layout='constrained')[1]
     last = history.iloc[-1]
     for ax, kind in zip(axes, ['loss', 'accuracy'], strict=True):
