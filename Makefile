@@ -56,9 +56,9 @@ docs: .venv/.dev   ## build the site into _docs (needs Quarto); everything else 
 colab: .venv/.dev   ## every notebook as in Colab: its versions, the built wheel, another folder, all cells (a large download)
 	@$(BIN)/python tools/colab.py
 
-check: .venv/.dev   ## export, clean and lint; fails if that changes a file, whether the rest is committed or not
+check: .venv/.dev   ## export, clean, hash and lint; fails if that changes a file, whether the rest is committed or not
 	@before=$$(git diff | git hash-object --stdin); \
-	$(BIN)/nbdev_export && $(BIN)/nbdev_clean && $(BIN)/python tools/make_readme.py && $(BIN)/ruff check cifar_cam tests tools benchmarks || exit 1; \
+	$(BIN)/nbdev_export && $(BIN)/nbdev_clean && $(BIN)/python tools/make_readme.py && $(BIN)/python tools/data_hashes.py && $(BIN)/ruff check cifar_cam tests tools benchmarks || exit 1; \
 	test "$$before" = "$$(git diff | git hash-object --stdin)" || { git diff --stat; echo "exporting and cleaning changed files (see above): look at them and commit"; exit 1; }
 
 owner: .venv/.dev   ## write the owner named in settings.ini into badges, install cells and links

@@ -38,12 +38,12 @@ class Recipe:
     name:str # what the command calls it
     model:str # a key of `MODELS`
     pipeline:str # a key of `augment.PIPELINES`
-    optimizer:str # a name in `train.OPTIMIZERS`
+    optimizer:str # a name in `optimizer.OPTIMIZERS`
     lr:float # learning rate, the peak if the schedule has one
     schedule:str # a name in `train.SCHEDULES`
     epochs:int # length of the run
     batch_size:int=128 # images per step, over all processes
-    weight_decay:float=0.0 # see `train.make_optimizer`
+    weight_decay:float=0.0 # see `optimizer.make_optimizer`
     decay_norms:bool=True # weight decay on norms and biases too
     momentum:float=0.9 # of 'sgd'
     schedule_options:dict=field(default_factory=dict) # see `train.make_schedule`
@@ -120,7 +120,7 @@ def check_fields(
     find_pipeline(recipe.pipeline)
     for key, low, high in (('epochs', 1, 10**6), ('batch_size', 1, 50_000), ('valid', 0, 49_999)):
         check_number(key, getattr(recipe, key), low, high, whole=True)
-    check_number('lr', recipe.lr, 0, outside=(0,), advice='Notebook 04 finds one')
+    check_number('lr', recipe.lr, 0, outside=(0,), advice='Lesson 04 finds one')
     check_schedule(recipe.schedule, recipe.epochs, recipe.schedule_options)
     if recipe.schedule == 'plateau' and not recipe.valid:
         raise ValueError('valid must be above 0 for the schedule plateau, which watches validation '
@@ -197,7 +197,7 @@ def run_recipe(
     data:dict, # from `recipe_data`
     seed:int=42, # weights, order of the images, augmentation
     device:str='auto', # see `core.pick_device`
-    precision:str='auto', # see `train.pick_precision`
+    precision:str='auto', # see `optimizer.pick_precision`
     minutes:float=10.0, # between two checkpoints inside an epoch
     on_epoch=(), # functions called with the history after each epoch
     progress:bool=True, # show a bar

@@ -87,7 +87,7 @@ def fit_head(
     lr:float=1e-3, # learning rate
     batch_size:int=128, # features a step
     seed:int=42, # decides the order and what dropout drops
-    optimizer:str='adam', # a name in `train.OPTIMIZERS`
+    optimizer:str='adam', # a name in `optimizer.OPTIMIZERS`
 )->nn.Module: # `head`, in evaluation mode
     "Train `head` on features that were computed before."
     torch.manual_seed(seed)
