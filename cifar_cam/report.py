@@ -24,6 +24,7 @@ import pandas as pd
 import torch
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
+from cifar_cam.causes import TWIN, doubtful_labels, error_by_subset, mark_doubtful
 from cifar_cam.core import (
     Run, atomic_path, deprecated, finish_run, load_tensors, new_run, plain_errors, read_card,
     read_run, run_card, save_tensors)
@@ -31,11 +32,12 @@ from cifar_cam.data import (
     CLASSES, load_cifar10, load_sample, normalise, sample_indices, split_train_valid)
 from cifar_cam.download import cache_folder
 from cifar_cam.gradcam import overlay
+from cifar_cam.metrics import (
+    accuracy_coverage, fit_temperature, percent, scores, table_from_logits)
 from cifar_cam.mistakes import (
-    accuracy_over_confidence, check_labelled, choose_mistakes, class_maps, confused_pairs,
-    doubtful_labels, error_left, fingerprint, fit_temperature, image_features, images_of,
-    mark_doubtful, map_layer, metrics, per_class, percent, plot_confusion, plot_gallery,
-    plot_per_class, plot_reliability, prediction_table, saved_analysis, table_from_logits)
+    check_labelled, choose_mistakes, class_maps, confused_pairs, fingerprint, image_logits,
+    images_of, map_layer, per_class, plot_confusion, plot_gallery, plot_per_class,
+    plot_reliability, prediction_table, saved_analysis)
 from cifar_cam.recipes import MODELS
 from cifar_cam.resnet import load_pretrained, pretrained_card
 from cifar_cam.train import plain_pipeline, plot_history
@@ -244,7 +246,7 @@ def judge(run, images=None, labels=None, indices=None, valid=None, rule='random'
     images, labels, indices, valid, what = images_to_judge(images, labels, indices, valid)
     table, logits = prediction_table(model, images, labels, indices, prepare=prepare)
     if indices is not None: table = mark_doubtful(table)
-    if valid is not None: valid = image_features(model, valid[0], prepare=prepare)[0], valid[1]
+    if valid is not None: valid = image_logits(model, valid[0], prepare=prepare), valid[1]
     return Judged(run, model, prepare, what, images, table, logits,
                   scaled_logits(logits, labels, valid), *choose_mistakes(table, rule, n, seed))
 
@@ -288,7 +290,7 @@ def calibration_charts(judged)->list[dict]: # title and svg of each chart
     scaled = table_from_logits(judged.scaled[0], judged.table.true.to_numpy())
     charts = [draw_chart(lambda ax, one={name: table}: plot_reliability(one, [ax]))
               for name, table in {'As it is': judged.table, 'After scaling': scaled}.items()]
-    curve = accuracy_over_confidence(judged.table)
+    curve = accuracy_coverage(judged.table)
     # a share of a handful of images jumps, and 200 points are enough
     curve = curve[curve.coverage >= .05]
     curve = curve.iloc[np.linspace(0, len(curve) - 1, 200).astype(int)]
@@ -342,8 +344,9 @@ def long_facts(judged)->dict|None: # None for other weights, and where all image
     judged_all = 'doubtful' not in judged.table or len(judged.table) == 10_000
     if judged_all or facts.get('fingerprint') != fingerprint(judged.model): return None
     table = mark_doubtful(table_from_logits(kept['logits'].float(), kept['labels'].long().numpy()))
-    left = error_left(table.assign(duplicate=kept['match'].float().numpy() >= .6))
-    return table_facts(table) | dict(left=left.to_dict('records'), hardware=facts.get('hardware'))
+    left = error_by_subset(table.assign(duplicate=kept['match'].float().numpy() >= TWIN))
+    return table_facts(table) | dict(left=left.to_dict('records'), twin=TWIN,
+                                     hardware=facts.get('hardware'))
 
 # %% ../nbs/hood/report.ipynb #4ba00fca
 def card_facts(card, heading='this run', room=None)->list[tuple]: # heading, its names and values
@@ -378,7 +381,7 @@ def report_facts(judged)->dict:
     loss = float(table_from_logits(scaled, table.true.to_numpy()).loss.mean())
     return dict(
         title=f'cifar_cam: {run.path.resolve().name}', what=judged.what, here=run_card(),
-        judged=table_facts(table), scores=metrics(table, judged.logits), charts=charts,
+        judged=table_facts(table), scores=scores(table, judged.logits), charts=charts,
         temperature=temperature, source=source, scaled_loss=loss, rule=judged.rule,
         doubtful=doubtful_facts(judged), long=long_facts(judged), epochs=len(run.history),
         minutes=minutes_of(run.history),
@@ -451,10 +454,10 @@ def run_row(name, run, table, logits, first)->dict: # table and logits: None if 
                recipe=recipe.get('name', card.get('recipe', '')), seed=card.get('seed', ''),
                hardware=card.get('hardware', ''), minutes=minutes_of(run.history))
     if table is None: return row
-    scores = metrics(table, logits)
+    judged = scores(table, logits)
     names = ('images', 'right', 'accuracy', 'low', 'high', 'loss', 'ece')
     gain = {} if table is first else paired_gain(table, first)
-    return row | {name: scores[name] for name in names} | gain
+    return row | {name: judged[name] for name in names} | gain
 
 def comparison_facts(rows, histories, tables)->dict: # name -> history; name -> table
     "All that `comparison.html.j2` asks for."
