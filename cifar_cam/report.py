@@ -25,17 +25,19 @@ import torch
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from cifar_cam.core import (
-    Run, atomic_path, deprecated, finish_run, load_tensors, new_run, plain_errors, read_card,
-    read_run, run_card, save_tensors)
+    Run, atomic_path, deprecated, file_hash, finish_run, load_tensors, new_run, plain_errors,
+    read_card, read_run, run_card, save_tensors)
+from cifar_cam.causes import doubtful_labels, error_by_subset, mark_doubtful
 from cifar_cam.data import (
     CLASSES, load_cifar10, load_sample, normalise, sample_indices, split_train_valid)
 from cifar_cam.download import cache_folder
 from cifar_cam.gradcam import overlay
+from cifar_cam.metrics import (
+    accuracy_coverage, fit_temperature, percent, scores, table_from_logits)
 from cifar_cam.mistakes import (
-    accuracy_over_confidence, check_labelled, choose_mistakes, class_maps, confused_pairs,
-    doubtful_labels, error_left, fingerprint, fit_temperature, image_features, images_of,
-    mark_doubtful, map_layer, metrics, per_class, percent, plot_confusion, plot_gallery,
-    plot_per_class, plot_reliability, prediction_table, saved_analysis, table_from_logits)
+    check_labelled, choose_mistakes, class_maps, confused_pairs, fingerprint, image_features,
+    images_of, map_layer, per_class, plot_confusion, plot_gallery, plot_per_class,
+    plot_reliability, prediction_table, saved_analysis)
 from cifar_cam.recipes import MODELS
 from cifar_cam.resnet import load_pretrained, pretrained_card
 from cifar_cam.train import plain_pipeline, plot_history
@@ -255,8 +257,9 @@ def keep_predictions(run, table, logits, model)->None:
     with atomic_path(Path(run)/'predictions.csv') as path:
         plain.to_csv(path, index=False, float_format='%.6f')
     tensors = {name: torch.tensor(table[name].to_numpy()) for name in ('index', 'true')}
-    save_tensors(Path(run)/'predictions.safetensors', tensors | dict(logits=logits),
-                 dict(fingerprint=fingerprint(model), images=len(table)))
+    facts = dict(fingerprint=fingerprint(model), images=len(table),
+                 csv_sha256=file_hash(Path(run)/'predictions.csv'))
+    save_tensors(Path(run)/'predictions.safetensors', tensors | dict(logits=logits), facts)
 
 def kept_predictions(run, model=None)->tuple[pd.DataFrame,torch.Tensor]: # the table; the logits
     "What `keep_predictions` wrote; an error if it is not that, or that of another model."
@@ -274,6 +277,11 @@ def kept_predictions(run, model=None)->tuple[pd.DataFrame,torch.Tensor]: # the t
     if model is not None and made_by != (mine := fingerprint(model)):
         raise ValueError(f'model must be the one that made the predictions in {run} (weights '
                          f'{str(made_by)[:12]}); got weights {mine}. Write the report again')
+    beside = path.with_name('predictions.csv')
+    wanted = facts.get('csv_sha256') # none in a report of an older version
+    if wanted and beside.is_file() and file_hash(beside) != wanted:
+        raise ValueError(f'run must hold the predictions of a report; {beside} has changed since '
+                         'it was written. Write the report again')
     return table, logits
 
 # %% ../nbs/hood/report.ipynb #dcd1113f
@@ -288,7 +296,7 @@ def calibration_charts(judged)->list[dict]: # title and svg of each chart
     scaled = table_from_logits(judged.scaled[0], judged.table.true.to_numpy())
     charts = [draw_chart(lambda ax, one={name: table}: plot_reliability(one, [ax]))
               for name, table in {'As it is': judged.table, 'After scaling': scaled}.items()]
-    curve = accuracy_over_confidence(judged.table)
+    curve = accuracy_coverage(judged.table)
     # a share of a handful of images jumps, and 200 points are enough
     curve = curve[curve.coverage >= .05]
     curve = curve.iloc[np.linspace(0, len(curve) - 1, 200).astype(int)]
@@ -342,7 +350,7 @@ def long_facts(judged)->dict|None: # None for other weights, and where all image
     judged_all = 'doubtful' not in judged.table or len(judged.table) == 10_000
     if judged_all or facts.get('fingerprint') != fingerprint(judged.model): return None
     table = mark_doubtful(table_from_logits(kept['logits'].float(), kept['labels'].long().numpy()))
-    left = error_left(table.assign(duplicate=kept['match'].float().numpy() >= .6))
+    left = error_by_subset(table.assign(duplicate=kept['match'].float().numpy() >= .6))
     return table_facts(table) | dict(left=left.to_dict('records'), hardware=facts.get('hardware'))
 
 # %% ../nbs/hood/report.ipynb #4ba00fca
@@ -378,7 +386,7 @@ def report_facts(judged)->dict:
     loss = float(table_from_logits(scaled, table.true.to_numpy()).loss.mean())
     return dict(
         title=f'cifar_cam: {run.path.resolve().name}', what=judged.what, here=run_card(),
-        judged=table_facts(table), scores=metrics(table, judged.logits), charts=charts,
+        judged=table_facts(table), scores=scores(table, judged.logits), charts=charts,
         temperature=temperature, source=source, scaled_loss=loss, rule=judged.rule,
         doubtful=doubtful_facts(judged), long=long_facts(judged), epochs=len(run.history),
         minutes=minutes_of(run.history),
@@ -451,10 +459,10 @@ def run_row(name, run, table, logits, first)->dict: # table and logits: None if 
                recipe=recipe.get('name', card.get('recipe', '')), seed=card.get('seed', ''),
                hardware=card.get('hardware', ''), minutes=minutes_of(run.history))
     if table is None: return row
-    scores = metrics(table, logits)
+    found = scores(table, logits)
     names = ('images', 'right', 'accuracy', 'low', 'high', 'loss', 'ece')
     gain = {} if table is first else paired_gain(table, first)
-    return row | {name: scores[name] for name in names} | gain
+    return row | {name: found[name] for name in names} | gain
 
 def comparison_facts(rows, histories, tables)->dict: # name -> history; name -> table
     "All that `comparison.html.j2` asks for."
@@ -608,3 +616,6 @@ def demo_command(
 
 # %% ../nbs/hood/report.ipynb #0471019d
 __getattr__ = deprecated(__name__, {'write_comparison': 'report:compare_runs'})
+
+# `python -m cifar_cam.report`; a notebook has no specification
+if __name__ == '__main__' and globals().get('__spec__'): report_command()
