@@ -435,28 +435,6 @@ def plot_methods(
              for text in (f'{true_name(row)}\nas {CLASSES[row.predicted]}', *heads)]
     return show_images(tiles.reshape(-1, *tiles.shape[2:]), names, columns*(len(methods) + 1), cell)
 
-def last_linear(
-    model:nn.Module, # any classifier
-)->nn.Linear: # the layer whose input is the model's last description of an image
-    "The last linear layer of `model`."
-    layers = [m for m in model.modules() if isinstance(m, nn.Linear)]
-    if not layers:
-        raise ValueError(f'model must have a linear layer; {type(model).__name__} has none. '
-                         'Use a classifier with a linear head')
-    return layers[-1]
-
-def image_features(
-    model:nn.Module, # model input -> logits `(B,10)`; left as found
-    images, # uint8 `(N,32,32,3)`
-    **options, # of `image_logits`
-)->tuple[Tensor,Tensor]: # logits `(N,10)`; features `(N,D)`, the input of the last linear layer
-    "Logits and features of `images` from one pass."
-    kept, head = [torch.zeros(0, last_linear(model).in_features)], last_linear(model)
-    keep = lambda module, args: kept.append(args[0].detach().float().cpu())
-    hook = head.register_forward_pre_hook(keep)
-    try: return image_logits(model, images, **options), torch.cat(kept)
-    finally: hook.remove()
-
 def filter_mistakes(
     table:pd.DataFrame, # from `prediction_table`, with `doubtful` if that filter is used
     true=None, # a class, or None for all

@@ -24,10 +24,10 @@ import pandas as pd
 import torch
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
+from cifar_cam.causes import TWIN, doubtful_labels, error_by_subset, mark_doubtful
 from cifar_cam.core import (
     Run, atomic_path, deprecated, file_hash, finish_run, load_tensors, new_run, plain_errors,
     read_card, read_run, run_card, save_tensors)
-from cifar_cam.causes import doubtful_labels, error_by_subset, mark_doubtful
 from cifar_cam.data import (
     CLASSES, load_cifar10, load_sample, normalise, sample_indices, split_train_valid)
 from cifar_cam.download import cache_folder
@@ -35,7 +35,7 @@ from cifar_cam.gradcam import overlay
 from cifar_cam.metrics import (
     accuracy_coverage, fit_temperature, percent, scores, table_from_logits)
 from cifar_cam.mistakes import (
-    check_labelled, choose_mistakes, class_maps, confused_pairs, fingerprint, image_features,
+    check_labelled, choose_mistakes, class_maps, confused_pairs, fingerprint, image_logits,
     images_of, map_layer, per_class, plot_confusion, plot_gallery, plot_per_class,
     plot_reliability, prediction_table, saved_analysis)
 from cifar_cam.recipes import MODELS
@@ -246,7 +246,7 @@ def judge(run, images=None, labels=None, indices=None, valid=None, rule='random'
     images, labels, indices, valid, what = images_to_judge(images, labels, indices, valid)
     table, logits = prediction_table(model, images, labels, indices, prepare=prepare)
     if indices is not None: table = mark_doubtful(table)
-    if valid is not None: valid = image_features(model, valid[0], prepare=prepare)[0], valid[1]
+    if valid is not None: valid = image_logits(model, valid[0], prepare=prepare), valid[1]
     return Judged(run, model, prepare, what, images, table, logits,
                   scaled_logits(logits, labels, valid), *choose_mistakes(table, rule, n, seed))
 
@@ -350,8 +350,9 @@ def long_facts(judged)->dict|None: # None for other weights, and where all image
     judged_all = 'doubtful' not in judged.table or len(judged.table) == 10_000
     if judged_all or facts.get('fingerprint') != fingerprint(judged.model): return None
     table = mark_doubtful(table_from_logits(kept['logits'].float(), kept['labels'].long().numpy()))
-    left = error_by_subset(table.assign(duplicate=kept['match'].float().numpy() >= .6))
-    return table_facts(table) | dict(left=left.to_dict('records'), hardware=facts.get('hardware'))
+    left = error_by_subset(table.assign(duplicate=kept['match'].float().numpy() >= TWIN))
+    return table_facts(table) | dict(left=left.to_dict('records'), twin=TWIN,
+                                     hardware=facts.get('hardware'))
 
 # %% ../nbs/hood/report.ipynb #4ba00fca
 def card_facts(card, heading='this run', room=None)->list[tuple]: # heading, its names and values
@@ -459,10 +460,10 @@ def run_row(name, run, table, logits, first)->dict: # table and logits: None if 
                recipe=recipe.get('name', card.get('recipe', '')), seed=card.get('seed', ''),
                hardware=card.get('hardware', ''), minutes=minutes_of(run.history))
     if table is None: return row
-    found = scores(table, logits)
+    judged = scores(table, logits)
     names = ('images', 'right', 'accuracy', 'low', 'high', 'loss', 'ece')
     gain = {} if table is first else paired_gain(table, first)
-    return row | {name: found[name] for name in names} | gain
+    return row | {name: judged[name] for name in names} | gain
 
 def comparison_facts(rows, histories, tables)->dict: # name -> history; name -> table
     "All that `comparison.html.j2` asks for."

@@ -15,7 +15,7 @@ from torch import nn
 
 from cifar_cam import core, download, train
 from cifar_cam.core import finish_run, load_tensors, new_run, package_file, read_run, save_tensors
-from cifar_cam.mistakes import table_from_logits
+from cifar_cam.metrics import table_from_logits
 from cifar_cam.report import keep_predictions, kept_predictions
 
 root = Path(__file__).resolve().parent.parent

@@ -53,7 +53,6 @@ from cifar_cam.mistakes import (
     confusion,
     filter_mistakes,
     fingerprint,
-    image_features,
     image_logits,
     images_of,
     per_class,
@@ -498,13 +497,9 @@ def test_helpers_of_the_gallery_refuse_what_does_not_fit(judged):
     assert plot_methods(model, pictures[:1], rows[:1], methods=('Grad-CAM', 'LayerCAM')).size >= 3
 
 
-def test_an_empty_pass_and_features(judged):
+def test_an_empty_pass(judged):
     model, images, table = judged
     assert len(prediction_table(model, images[:0], table.true[:0])[0]) == 0
-    logits, features = image_features(model, images[:6])
-    assert torch.allclose(logits, image_logits(model, images[:6]), atol=1e-4) and features.shape == (6, 512)
-    assert not any(m._forward_pre_hooks for m in model.modules())
-    with pytest.raises(ValueError, match='Conv2d has none'): image_features(torch.nn.Conv2d(3, 10, 32), images[:2])
 
 
 def test_old_names_are_found_with_a_warning():

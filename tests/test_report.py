@@ -148,7 +148,7 @@ def test_the_head_tells_data_network_date_machine_and_one_conclusion(pages):
 def test_a_table_is_read_once_for_a_page(tmp_path, tiny, no_charts, monkeypatch):
     passes, judge_images = [], cifar_cam.report.prediction_table
     monkeypatch.setattr(cifar_cam.report, 'prediction_table', lambda *args, **options: passes.append(1) or judge_images(*args, **options))
-    for name in ('metrics', 'class_maps', 'saved_analysis'):
+    for name in ('scores', 'class_maps', 'saved_analysis'):
         real = getattr(cifar_cam.report, name)
         monkeypatch.setattr(cifar_cam.report, name, lambda *args, real=real, name=name, **options: passes.append(name) or real(*args, **options))
     judged = judge(tiny_run(tmp_path, tiny), *(a[:40] for a in load_sample('test')), sample_indices('test')[:40])
@@ -156,7 +156,7 @@ def test_a_table_is_read_once_for_a_page(tmp_path, tiny, no_charts, monkeypatch)
     sheet = Figure().add_subplot()
     monkeypatch.setattr(cifar_cam.report, 'plot_gallery', lambda tiles, rows, rule, heat: np.array([sheet]))
     cifar_cam.report.save_galleries(judged)
-    assert sorted(map(str, passes)) == ['1', 'class_maps', 'metrics', 'saved_analysis']
+    assert sorted(map(str, passes)) == ['1', 'class_maps', 'saved_analysis', 'scores']
 
 
 def test_charts_take_what_a_history_has():
