@@ -19,7 +19,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.utils.data import Dataset, get_worker_info
 
-from .core import choice_error, deprecated
+from .core import check_number, choice_error, deprecated
 from .data import MEAN, STD
 
 # %% ../nbs/02_augment.ipynb #f7746d00
@@ -50,9 +50,7 @@ def check_share(
     value:float, # what was given
 )->None:
     "Raises unless `value` is a probability."
-    if not 0 <= value <= 1:
-        raise ValueError(f'{name} must be a probability from 0 to 1; got {value!r}. '
-                         'Use 0.5 for every second image')
+    check_number(name, value, 0, 1, advice='It is a probability: 0.5 is every second image')
 
 def reflect_index(
     size:int, # length of the side in pixels
@@ -113,6 +111,7 @@ def check_range(
     top:int, # as large as it may be
 )->None:
     "Raises unless 1 <= least <= most <= `top`."
+    for end in ends: check_number(name, end, -math.inf, whole=True, advice='It counts')
     low, high = ends
     if not 1 <= low <= high <= top:
         got = low if low == high else (low, high)
@@ -124,6 +123,8 @@ class Resize(Transform):
     "Other height and width, bilinear."
     size:int=224 # new height and width in pixels; what ImageNet networks were trained on
     name = 'resize'
+
+    def __post_init__(self): check_number('size', self.size, 1, whole=True, advice='Try 224')
 
     def apply(self, x, draws):
         out = F.interpolate(x.float(), (self.size, self.size), mode='bilinear', align_corners=False)
@@ -140,6 +141,7 @@ class RandomCrop(Transform):
     def __post_init__(self):
         if self.border not in ('zeros', 'reflect'):
             raise choice_error('border', self.border, ('zeros', 'reflect'))
+        check_number('padding', self.padding, 0, whole=True, advice='4 is usual')
 
     def draw(self, n, generator):
         top, left = torch.randint(0, 2*self.padding + 1, (n, 2), generator=generator).unbind(1)
@@ -194,7 +196,9 @@ class Rotate(Transform):
     p:float=1.0 # share of images that are rotated
     name = 'rotate'
 
-    def __post_init__(self): check_share('p', self.p)
+    def __post_init__(self):
+        check_share('p', self.p)
+        check_number('limit', self.limit, 0, advice='It is an angle in degrees: try 5')
 
     def draw(self, n, generator):
         angle = (2*torch.rand(n, generator=generator) - 1)*self.limit
@@ -247,6 +251,14 @@ class Normalise(Transform):
     mean:tuple=MEAN # per channel, pixels from 0 to 1
     std:tuple=STD # per channel, pixels from 0 to 1
     name = 'normalise'
+
+    def __post_init__(self):
+        for name, values in (('mean', self.mean), ('std', self.std)):
+            if np.shape(values) == (3,): continue
+            raise ValueError(f'{name} must be three numbers, one a channel; got {values!r}. '
+                             'Use MEAN and STD')
+        for value in self.mean: check_number('mean', value, -math.inf, advice='Use MEAN')
+        for value in self.std: check_number('std', value, 0, outside=(0,), advice='Use STD')
 
     def apply(self, x, draws):
         mean, std = (255*torch.tensor(v, device=x.device) for v in (self.mean, self.std))

@@ -12,7 +12,6 @@ import copy
 import hashlib
 import json
 import math
-from importlib.resources import files
 from io import BytesIO
 from pathlib import Path
 
@@ -22,10 +21,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .core import load_tensors, progress_bar
+from .core import load_tensors, package_file, progress_bar
 from .data import CLASSES, normalise
 from .gradcam import resize_maps
-from .metrics import wilson_interval
+from .metrics import check_table, wilson_interval
 from .mistakes import class_maps, confusion, image_logits, per_class
 
 # %% ../nbs/10_causes.ipynb #cadb48d4
@@ -352,13 +351,13 @@ def near_duplicates(
 # %% ../nbs/10_causes.ipynb #4de1d2be
 def doubtful_labels()->pd.DataFrame: # test_index, given, guessed, four columns of votes, verdict
     "Test images whose label most raters did not confirm (Northcutt et al. 2021, arXiv 2103.14749)."
-    path = files('cifar_cam')/'sample'/'cifar10_test_doubtful_labels.csv'
-    with path.open() as file: return pd.read_csv(file, comment='#')
+    return pd.read_csv(package_file('sample/cifar10_test_doubtful_labels.csv'), comment='#')
 
 def mark_doubtful(
     table:pd.DataFrame, # of CIFAR-10 test images, with their official indices
 )->pd.DataFrame: # a copy with one more column, `doubtful`
     "Say of each image whether its label is doubtful."
+    check_table(table, 'index', 'true')
     doubts = doubtful_labels().set_index('test_index').given
     known = table.set_index('index').true
     both = known.index.intersection(doubts.index)

@@ -10,6 +10,8 @@ __all__ = ['seed_everything', 'preserve_random_state', 'preserve_modes', 'pick_d
 import glob
 import hashlib
 import json
+import math
+import numbers
 import os
 import platform
 import random
@@ -28,7 +30,6 @@ from difflib import get_close_matches
 from functools import wraps
 from importlib import import_module
 from inspect import signature
-from math import ceil
 from pathlib import Path
 from warnings import warn
 
@@ -541,7 +542,7 @@ def show_images(
     images = np.asarray(images)
     check_grid(images, titles, columns)
     columns = min(columns, len(images))
-    rows = ceil(len(images) / columns)
+    rows = math.ceil(len(images) / columns)
     if axes is None:
         height = cell * (1.3 if titles is not None else 1.0)
         axes = plt.subplots(rows, columns, figsize=(columns*cell, rows*height),
@@ -554,6 +555,25 @@ def show_images(
         ax.set_title(titles[i], fontsize=8, color=colours[i] if colours else 'black')
     return axes
 
+# %% ../nbs/hood/core.ipynb #befd297c
+def check_number(
+    name:str, # of the option
+    value, # what was given for it
+    low:float, # it must be at least this,
+    high:float=math.inf, # and at most this
+    outside:tuple=(), # ends that are not allowed themselves, such as (0,)
+    whole:bool=False, # no fractions
+    advice:str='', # the next step
+)->None:
+    "Refuse what is not a finite number from `low` to `high`."
+    kind = numbers.Integral if whole else numbers.Real
+    if isinstance(value, kind) and not isinstance(value, bool) and math.isfinite(value):
+        if low <= value <= high and value not in outside: return
+    lower = '' if low == -math.inf else f', {"above" if low in outside else "at least"} {low}'
+    upper = '' if high == math.inf else f' and {"below" if high in outside else "at most"} {high}'
+    raise ValueError(f'{name} must be a {"whole" if whole else "finite"} number{lower}{upper}; '
+                     f'got {value!r}. {advice}'.rstrip())
+
 # %% ../nbs/hood/core.ipynb #1bd3c507
 def choice_error(
     argument:str, # the caller's argument, such as 'name'
@@ -563,7 +583,8 @@ def choice_error(
 )->ValueError: # to be raised by the caller
     "The error for a name that is not among `choices`."
     choices = list(map(str, choices))
-    near = get_close_matches(str(got), choices, n=3)
+    near, most = get_close_matches(str(got), choices, n=3), 25
+    if len(choices) > most: choices[most:] = [f'... ({len(choices)} in all)']
     wanted = f'{what}, ' if what else ''
     hint = f'Did you mean {" or ".join(map(repr, near))}? ' if near else ''
     return ValueError(f'{argument} must be {wanted}one of {", ".join(choices)}; got {got!r}. '

@@ -7,12 +7,10 @@ __all__ = ['CLASSES', 'MEAN', 'STD', 'load_sample', 'pixel_histogram', 'pixel_st
            'normalise', 'denormalise']
 
 # %% ../nbs/01_data.ipynb #a4ead2f8
-import hashlib
 import io
 import json
 import numbers
 from difflib import get_close_matches
-from importlib.resources import files
 from pathlib import Path
 
 import numpy as np
@@ -21,8 +19,8 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from .core import deprecated, show_images
-from .download import cache_folder, fetch_cifar10, is_fetched
+from .core import check_number, deprecated, package_file, show_images
+from .download import cached_arrays
 
 # %% ../nbs/01_data.ipynb #b5c45343
 # the official order: class 0 is airplane
@@ -53,26 +51,11 @@ def check_split(
                          'For validation images use split_train_valid(labels)')
     return split
 
-SAMPLE_CHECKSUMS = { # md5 of the files of the sample
-    'train.png': '8a3094e60538fffcd4c49b24f8651565',
-    'test.png': '8e113d4af1c2ba5fa1ba940e113a24d5',
-    'sample.json': '6b3fb6391a9276c537499e9e4cee3e06'}
-
 def read_sample_file(
-    name:str, # a key of `SAMPLE_CHECKSUMS`
+    name:str, # 'train.png', 'test.png' or 'sample.json'
 )->bytes: # its content
     "A file of the sample, if it is still as it came with the package."
-    path = files('cifar_cam')/'sample'/name
-    try: content = path.read_bytes()
-    except OSError as error:
-        raise FileNotFoundError(f'{path} must come with the package; it cannot be read '
-                                f'({error.strerror}). Install the package again') from None
-    if name.endswith('.json'): content = content.replace(b'\r\n', b'\n') # git on Windows
-    got, want = hashlib.md5(content).hexdigest(), SAMPLE_CHECKSUMS[name]
-    if got != want:
-        raise ValueError(f'{path} is not the file that came with the package: its md5 is {got}, '
-                         f'wanted {want}. Install the package again')
-    return content
+    return package_file(f'sample/{name}').read_bytes()
 
 def sample_indices(
     split:str, # 'train' or 'test'
@@ -131,7 +114,8 @@ def check_valid(
     "Raise unless `valid` is a whole number that leaves images on both sides."
     whole = isinstance(valid, numbers.Integral) and not isinstance(valid, bool)
     if not whole or not 0 < valid < count:
-        hint = f'. For this share: valid={round(valid*count)}' if 0 < valid < 1 else ''
+        share = isinstance(valid, float) and 0 < valid < 1
+        hint = f'. For this share: valid={round(valid*count)}' if share else ''
         raise ValueError('valid must be a number of images, a whole number from 1 to '
                          f'{count - 1} (one less than there are labels); got {valid!r}{hint}')
 
@@ -161,9 +145,7 @@ def show_random(
     "Draw `count` images chosen at random, each with its class."
     check_images(images)
     labels = check_labels(labels, len(images))
-    if not 0 < count <= len(images):
-        raise ValueError(f'count must be from 1 to the number of images, {len(images)}; '
-                         f'got {count}')
+    check_number('count', count, 1, len(images), whole=True, advice='Try 10')
     chosen = np.random.RandomState(seed).permutation(len(images))[:count]
     names = [CLASSES[c] for c in labels[chosen]]
     return show_images(images[chosen], names, columns=columns, cell=0.85, axes=axes)
@@ -178,9 +160,8 @@ def show_classes(
     check_images(images)
     labels = check_labels(labels, len(images))
     classes, sizes = np.unique(labels, return_counts=True)
-    if not 0 < count <= sizes.min():
-        raise ValueError('count must be from 1 to the size of the smallest class, '
-                         f'{sizes.min()}; got {count}')
+    # at most the size of the smallest class
+    check_number('count', count, 1, sizes.min(), whole=True, advice='Try 4')
     columns = [np.flatnonzero(labels == c)[:count] for c in classes]
     chosen = images[np.stack(columns, 1).ravel()] # row by row
     axes = show_images(chosen, columns=len(classes), cell=0.8, axes=axes)
@@ -297,10 +278,7 @@ def load_cifar10(
 )->tuple[np.ndarray,np.ndarray]: # images uint8 `(N,32,32,3)`, read-only; labels int64 `(N,)`
     "All 50,000 training or 10,000 test images; fetched first if they are not in the cache."
     check_split(split)
-    folder = cache_folder(root)/'cifar10'
-    if not is_fetched(root): folder = fetch_cifar10(root)
-    images = np.load(folder/f'{split}_images.npy', mmap_mode='r')
-    return images, np.load(folder/f'{split}_labels.npy')
+    return cached_arrays(split, root)
 
 # %% ../nbs/01_data.ipynb #614958d6
 def split_train_valid(
@@ -351,6 +329,7 @@ def denormalise(
 # %% ../nbs/01_data.ipynb #7102174a
 __getattr__ = deprecated(__name__, dict(
     progress_bar='core:progress_bar', CHECKSUMS='download:CHECKSUMS', LAYOUTS='download:LAYOUTS',
+    cache_folder='download:cache_folder', fetch_cifar10='download:fetch_cifar10',
     MIRROR='download:MIRROR', PICKLE_CHECKSUMS='download:PICKLE_CHECKSUMS',
     check_checksum='download:check_checksum', data_command='download:data_command',
     fetch_mirror='download:fetch_mirror', fetch_official='download:fetch_official',

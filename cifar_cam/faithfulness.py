@@ -13,10 +13,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .core import progress_bar
+from .core import check_number, progress_bar
 from .gradcam import grad_cam, resize_maps, scale_maps
-from .hooks import (
-    as_maps, bare_model, class_ids, explain_layer, pick_layer, predict, undisturbed, unpooled_sizes)
+from cifar_cam.hooks import (
+    as_maps, bare_model, class_ids, explain_layer, pick_layer, predict, score_of, undisturbed,
+    unpooled_sizes)
 
 # %% ../nbs/08_faithfulness.ipynb #c6a374a1
 def check_maps(
@@ -31,6 +32,13 @@ def check_maps(
     bad = int((~maps.isfinite()).any((1, 2)).nonzero()[0])
     raise ValueError(f'maps must be finite; map {bad} holds NaN or infinity')
 
+def check_shares(
+    shares, # to be checked
+)->None:
+    "An error that says so if there are no shares."
+    if len(shares): return
+    raise ValueError('shares must hold at least one number from 0 to 1; got none. Try (.3,)')
+
 def confidence(
     model:nn.Module, # images -> logits; left as found
     x:Tensor, # normalised images `(B,C,H,W)`
@@ -38,7 +46,7 @@ def confidence(
 )->Tensor: # `(B,)`
     "The probability that the model gives to `target`."
     chances = predict(model, x).float().softmax(1)
-    return chances.gather(1, class_ids(target, len(x)).to(x.device)[:, None])[:, 0]
+    return score_of(chances, class_ids(target, len(x)))
 
 # %% ../nbs/08_faithfulness.ipynb #4cf923f6
 def pixel_order(
@@ -58,7 +66,7 @@ def brightest(
     size:tuple, # `(H,W)`
 )->Tensor: # bool `(B,1,H,W)`
     "Where the brightest `share` of each image's pixels lies."
-    if not 0 <= share <= 1: raise ValueError(f'share must be from 0 to 1; got {share}')
+    check_number('share', share, 0, 1, advice='Try 0.3')
     mask = torch.zeros(order.shape, dtype=torch.bool, device=order.device)
     return mask.scatter(1, order[:, :round(share * order.shape[1])], True).unflatten(1, (1, *size))
 
@@ -85,6 +93,7 @@ def deletion(
     shares=(0, .15, .5, 1), # of the pixels, from few to many
 )->Tensor: # confidence `(B,len(shares))`
     "Confidence while the brightest pixels turn into the mean colour (Petsiuk et al. 2018)."
+    check_shares(shares)
     size, order = x.shape[2:], pixel_order(check_maps(maps, len(x)), x.shape[2:])
     hidden = [x.masked_fill(brightest(order, share, size), 0) for share in shares]
     return torch.stack([confidence(model, images, target) for images in hidden], 1)
@@ -98,6 +107,7 @@ def insertion(
     shares=(0, .15, .5, 1), # of the pixels, from few to many
 )->Tensor: # confidence `(B,len(shares))`
     "Confidence while the brightest pixels of a blurred image turn sharp (Petsiuk et al. 2018)."
+    check_shares(shares)
     size, order, soft = x.shape[2:], pixel_order(check_maps(maps, len(x)), x.shape[2:]), blur(x)
     shown = [torch.where(brightest(order, share, size), x, soft) for share in shares]
     return torch.stack([confidence(model, images, target) for images in shown], 1)
@@ -150,6 +160,7 @@ def linear_impute(
     steps:int=40, # of conjugate gradients; enough for holes of half a 32-pixel image
 )->Tensor: # images with smooth holes
     "Hidden pixels as weighted means of their neighbours (Rong et al. 2022, section 4.2)."
+    check_number('steps', steps, 1, whole=True, advice='40 is enough for 32 pixels')
     u = coarse_guess(x, hidden, steps)
     def dot(a, b): return (a * b).sum((2, 3), keepdim=True)           # (B, C, 1, 1)
     residual = -laplacian(u) * hidden
@@ -172,6 +183,7 @@ def road(
     steps:int=40, # of the filling, see `linear_impute`
 )->Tensor: # `(B,)`, from -0.5 to 0.5; 0 for a map that says nothing
     "Half of: confidence without the darkest minus without the brightest pixels (Rong et al. 2022)."
+    check_shares(shares)
     size, order, score = x.shape[2:], pixel_order(check_maps(maps, len(x)), x.shape[2:]), 0
     for share in shares:
         least, most = (confidence(model, linear_impute(x, brightest(o, share, size), steps), target)

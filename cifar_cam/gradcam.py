@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .hooks import explain_layer
+from .hooks import check_count, explain_layer
 
 # %% ../nbs/06_gradcam.ipynb #0d23443e
 def grad_cam(
@@ -40,21 +40,36 @@ def check_finite(
     maps:Tensor, # `(...,h,w)`
 )->Tensor: # the same
     "Raise if a map holds NaN or infinity."
-    if not isinstance(maps, Tensor):
-        raise TypeError(f'maps must be a tensor; got {type(maps).__name__}')
+    if not isinstance(maps, Tensor) or maps.ndim < 2:
+        got = tuple(maps.shape) if isinstance(maps, Tensor) else type(maps).__name__
+        raise TypeError(f'maps must be a tensor (..., h, w); got {got}. Take them from grad_cam')
     if maps.isfinite().all(): return maps
     whole = maps if maps.ndim > 2 else maps[None]
     bad = (~whole.isfinite()).flatten(0, -3).flatten(1).any(1)
     raise ValueError(f'maps must be finite; map {int(bad.nonzero()[0])} of {len(bad)} '
                      'holds NaN or infinity. Try float32 or another layer')
 
+def check_resize(
+    maps:Tensor, # perhaps `(B,h,w)`
+    size, # perhaps `(H,W)`
+)->None:
+    "Raise unless the maps can be brought to that size."
+    if not isinstance(maps, Tensor) or maps.ndim != 3:
+        raise ValueError('maps must be a tensor (B, h, w); got '
+                         f'{tuple(getattr(maps, "shape", ()))}. Use maps[None] for one map')
+    if not isinstance(size, (tuple, list)) or len(size) != 2:
+        raise ValueError(f'size must be (H, W); got {size!r}. Use x.shape[2:]')
+    for side in size: check_count('size', side)
+
 def check_overlay(
     images, # perhaps uint8 `(B,H,W,3)`
     maps:Tensor, # one per image
     strength:float, # from 0 to 1
     top:float|None, # finite, or None
+    colours:str, # a name
 )->Tensor: # the pixels, on the CPU
     "Raise unless an overlay can be drawn."
+    from matplotlib import colormaps
     pixels = images.cpu() if isinstance(images, Tensor) else torch.tensor(images)
     shape = tuple(pixels.shape)
     if pixels.dtype != torch.uint8 or len(shape) != 4 or shape[-1] != 3 or len(pixels) != len(maps):
@@ -63,6 +78,9 @@ def check_overlay(
     if not 0 <= strength <= 1: raise ValueError(f'strength must be from 0 to 1; got {strength}')
     if top is not None and not abs(top) < float('inf'):
         raise ValueError(f'top must be a finite number, or None; got {top}')
+    if colours not in colormaps:
+        raise ValueError(f'colours must be a colour map of matplotlib; got {colours!r}. '
+                         "Use 'inferno'")
     return pixels
 
 # %% ../nbs/06_gradcam.ipynb #f8ee9d64
@@ -81,6 +99,7 @@ def resize_maps(
     size:tuple, # `(H,W)`, by habit that of the images
 )->Tensor: # `(B,H,W)`
     "Maps at another size, bilinear between the centres of their places."
+    check_resize(maps, size)
     maps = maps[:, None] # (B, 1, h, w)
     return F.interpolate(maps, size=tuple(size), mode='bilinear', align_corners=False)[:, 0]
 
@@ -95,7 +114,7 @@ def overlay(
 )->Tensor: # uint8 `(B,H,W,3)`
     "The images mixed with the colours of their maps."
     from matplotlib import colormaps
-    pixels = check_overlay(images, maps, strength, top)
+    pixels = check_overlay(images, maps, strength, top, colours)
     maps = check_finite(maps).detach().cpu().float().clamp(min=0)
     if top is None: maps = scale_maps(maps)
     else: maps = torch.where(maps > 0, maps / max(top, 0), 0).clamp(max=1) # no heat stays no heat

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from .faithfulness import check_maps
 from .gradcam import resize_maps
-from .hooks import class_ids
+from .hooks import check_count, class_ids
 
 # %% ../nbs/08b_ground_truth.ipynb #415d5259
 @contextmanager
@@ -48,6 +48,7 @@ def map_ranks(
     grid:int=8, # maps of every size are brought to this one
 )->Tensor: # `(B,grid*grid)`, ranks of length 1 around 0; all 0 where a map is constant
     "The ranks of each map's places, ties sharing theirs: multiplied they are Spearman's rho."
+    check_count('grid', grid)
     large = resize_maps(check_maps(maps).float(), [max(grid, s) for s in maps.shape[1:]])
     v = F.adaptive_avg_pool2d(large[:, None], grid).flatten(1)                      # (B, n)
     less, same = v[:, None] < v[:, :, None], v[:, None] == v[:, :, None]            # (B, n, n)

@@ -406,6 +406,14 @@ def as_maps(
                          'into maps')
     return upcast(maps)
 
+def check_places(
+    maps:Tensor, # `(B,D,h,w)`
+)->None:
+    "Raise if there is one place only: its map would say nothing."
+    if maps.shape[2:].numel() == 1:
+        raise ValueError('layer must give maps of more than one place; got 1x1. '
+                         'Choose a layer before the pooling, or larger images')
+
 # %% ../nbs/hood/hooks.ipynb #47a981c2
 def tokens_to_maps(
     tokens:Tensor, # `(B,T,D)` from a vision transformer's block
@@ -487,6 +495,7 @@ def explain_layer(
     def step(xb, tb):
         logits, output = forward_from(model, layer, xb)
         gradients = as_maps(gradient_to(output, logits, tb), reshape)
+        check_places(gradients)
         found.append(bool(gradients.any()))
         return rule(as_maps(output.detach(), reshape), gradients), logits
     maps, logits = in_batches(step, model, x, target, batch_size)

@@ -19,7 +19,8 @@ import torch
 from torch import nn
 
 from .core import (
-    deprecated, preserve_modes, preserve_random_state, progress_bar)
+    check_number, deprecated, preserve_modes, preserve_random_state, progress_bar)
+from .optimizer import check_owner
 
 # %% ../nbs/04_lr_finder.ipynb #975a78a7
 @contextmanager
@@ -132,11 +133,14 @@ def valid_accuracy(
     return right/total
 
 def check_range(
+    model:nn.Module, # what the caller gave,
+    optimizer:torch.optim.Optimizer, # over parameters of `model`
     batches, # what the caller gave for training
     valid, # and for validation, or None
     start:float, # first rate
     end:float, # last rate
     steps:int, # number of steps
+    diverge:float, # where it ends early, above 1
 ): # nothing
     "Raise an error if a range test cannot start."
     for name, source in (('batches', batches), ('valid', valid)):
@@ -151,9 +155,9 @@ def check_range(
     if not 0 < start < end < math.inf:
         raise ValueError('start and end must be rates with 0 < start < end; '
                          f'got {start} and {end}. Try 1e-5 and 1')
-    if not isinstance(steps, int) or isinstance(steps, bool) or steps < 10:
-        raise ValueError(f'steps must be a whole number of at least 10; got {steps!r}. '
-                         '100 is usual')
+    check_number('steps', steps, 10, whole=True, advice='100 is usual')
+    check_number('diverge', diverge, 1, outside=(1,), advice='4 is usual')
+    check_owner(model, optimizer)
 
 def is_over(
     loss:float, # of the newest step
@@ -180,7 +184,7 @@ def lr_range_test(
     progress:bool=True, # show a progress bar where someone can see it
 )->pd.DataFrame: # a row per step: rate, loss (of one batch) and, with `valid`, accuracy
     "Train with a growing learning rate, and put everything back (Smith 2017, section 3.3)."
-    check_range(batches, valid, start, end, steps)
+    check_range(model, optimizer, batches, valid, start, end, steps, diverge)
     rows, given = [], endless_batches(batches)
     with (preserve_random_state(), preserve_order(batches), preserve_order(valid),
           preserve_training(model, optimizer), torch.enable_grad(),

@@ -15,7 +15,19 @@ import pandas as pd
 import torch
 from torch import Tensor
 
+from .core import check_number
+
 # %% ../nbs/hood/metrics.ipynb #303e7d67
+def check_table(
+    table, # to be checked
+    *columns:str, # that it must have
+)->None:
+    "An error that says so if `table` is not one row per image."
+    lacks = [name for name in columns if name not in getattr(table, 'columns', ())]
+    if lacks:
+        raise ValueError(f'table must have the columns {", ".join(columns)}; it lacks '
+                         f'{", ".join(lacks)}. Take it from prediction_table')
+
 def check_logits(
     logits, # `(N,K)`, to be checked
     labels, # true classes 0..K-1, `(N,)`, to be checked
@@ -51,6 +63,8 @@ def table_from_logits(
     if indices.shape != labels.shape:
         raise ValueError(f'indices must have shape {labels.shape}, one per image; '
                          f'got {indices.shape}')
+    if pd.isna(indices).any():
+        raise ValueError('indices must name every image; got NaN. Use None to count from 0')
     log_p = logits.log_softmax(1).numpy()
     predicted = log_p.argmax(1)
     return pd.DataFrame(dict(
@@ -67,6 +81,7 @@ def wilson_interval(
     "The confidence interval of a share (Wilson 1927)."
     if not 0 <= right <= n:
         raise ValueError(f'right must lie from 0 to n, here {n}; got {right}')
+    check_number('level', level, 0, 1, outside=(0, 1), advice='0.95 is usual')
     if n == 0:
         return 0., 1.
     z, p = NormalDist().inv_cdf(.5 + level/2), right/n
@@ -128,6 +143,7 @@ def reliability(
     bins:int=15, # equal steps from 0 to 1, as in Guo et al. 2017
 )->pd.DataFrame: # low, high, images, confidence, accuracy; one row per bin, NaN where it is empty
     "Mean confidence and accuracy of the images in each bin of confidence."
+    check_number('bins', bins, 1, whole=True, advice='15 is usual')
     confidence, right = (np.asarray(v, dtype=float) for v in (confidence, right))
     if confidence.shape != right.shape:
         raise ValueError(f'right must have shape {confidence.shape}, one per image; '
@@ -178,6 +194,8 @@ def scores(
     temperature:float=1., # of `fit_temperature`, fitted on other images
 )->dict: # plain numbers
     "Accuracy with its interval, loss, top-k, and calibration before and after scaling."
+    advice = 'fit_temperature finds one on other images'
+    check_number('temperature', temperature, 0, outside=(0,), advice=advice)
     right, n = int((table.true == table.predicted).sum()), len(table)
     low, high = wilson_interval(right, n)
     if len(logits) != n or (np.asarray(logits).argmax(1) != table.predicted).any():

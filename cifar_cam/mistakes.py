@@ -18,11 +18,13 @@ import torch
 from torch import Tensor, nn
 
 from .cam_methods import METHODS
-from .core import choice_error, deprecated, load_tensors, result_file, show_images
+from .core import (
+    check_number, choice_error, deprecated, load_tensors, result_file, show_images)
 from .data import CLASSES, class_index, load_cifar10, normalise, split_train_valid
 from .gradcam import overlay
 from .hooks import default_layer
-from .metrics import calibration_error, reliability, table_from_logits, wilson_interval
+from .metrics import (
+    calibration_error, check_table, reliability, table_from_logits, wilson_interval)
 from .train import predict_images
 
 # %% ../nbs/09_mistakes.ipynb #15faae13
@@ -134,6 +136,7 @@ def per_class(
 )->pd.DataFrame: # class, images, right, accuracy, low, high, precision, f1; one row per class
     "Accuracy (recall) with its 95 % interval, precision and F1; NaN where a class has no images."
     from sklearn.metrics import precision_recall_fscore_support
+    check_table(table, 'true', 'predicted')
     precision, recall, f1 = np.full((3, len(CLASSES)), np.nan)
     if len(table):
         precision, recall, f1, _ = precision_recall_fscore_support(
@@ -150,6 +153,7 @@ def confusion(
     rows:bool=False, # True: shares of each true class, so that each row sums to 1
 )->np.ndarray: # `(10,10)`, true class down, predicted class across
     "How often each class was taken for each other."
+    check_table(table, 'true', 'predicted')
     counts = np.zeros((len(CLASSES), len(CLASSES)), int)
     np.add.at(counts, (table.true.to_numpy(int), table.predicted.to_numpy(int)), 1)
     return counts/np.maximum(counts.sum(1, keepdims=True), 1) if rows else counts
@@ -319,6 +323,7 @@ def choose_mistakes(
     "Misclassified rows of `table` chosen by a rule, and the rule in words."
     if not isinstance(n, (int, np.integer)) or n < 1:
         raise ValueError(f'n must be a whole number above 0; got {n!r}. Try n=20')
+    check_number('seed', seed, 0, 2**32 - 1, whole=True, advice='Try 42')
     wrong, classes = of_classes(table[table.true != table.predicted], true, predicted)
     rules = {'random': (f'drawn at random with seed {seed}',
                         lambda rows: rows.sample(min(n, len(rows)), random_state=seed)),

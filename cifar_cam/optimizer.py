@@ -6,14 +6,12 @@
 __all__ = ['orthogonalise', 'Muon', 'make_optimizer']
 
 # %% ../nbs/hood/optimizer.ipynb #26fbc549
-import math
-import numbers
 from functools import cache
 
 import torch
 from torch import Tensor, nn
 
-from .core import choice_error, processor_facts
+from .core import check_number, choice_error, processor_facts
 
 # %% ../nbs/hood/optimizer.ipynb #1aca63bd
 # found in the cell above
@@ -29,7 +27,10 @@ def pick_precision(
     types = dict(float32=torch.float32, bfloat16=torch.bfloat16, float16=torch.float16)
     if name in types: return types[name]
     if name != 'auto': raise choice_error('precision', name, ['auto', *types])
-    kind = torch.device(device).type
+    try: kind = torch.device(device).type
+    except (RuntimeError, TypeError):
+        raise ValueError("device must be the name of a device, such as 'cpu' or 'cuda'; "
+                         f'got {device!r}. Use pick_device()') from None
     if kind == 'cuda':
         new = torch.cuda.get_device_capability(device)[0] >= 8
         return torch.bfloat16 if new else torch.float16
@@ -77,25 +78,6 @@ class Muon(torch.optim.AdamW):
                 p.grad = None # AdamW passes over parameters without a gradient
         return super().step(closure)
 
-# %% ../nbs/hood/optimizer.ipynb #befd297c
-def check_number(
-    name:str, # of the option
-    value, # what was given for it
-    low:float, # it must be at least this,
-    high:float=math.inf, # and at most this
-    outside:tuple=(), # ends that are not allowed themselves, such as (0,)
-    whole:bool=False, # no fractions
-    advice:str='', # the next step
-)->None:
-    "Refuse what is not a finite number from `low` to `high`."
-    kind = numbers.Integral if whole else numbers.Real
-    if isinstance(value, kind) and not isinstance(value, bool) and math.isfinite(value):
-        if low <= value <= high and value not in outside: return
-    lower = '' if low == -math.inf else f', {"above" if low in outside else "at least"} {low}'
-    upper = '' if high == math.inf else f' and {"below" if high in outside else "at most"} {high}'
-    raise ValueError(f'{name} must be a {"whole" if whole else "finite"} number{lower}{upper}; '
-                     f'got {value!r}. {advice}'.rstrip())
-
 # %% ../nbs/hood/optimizer.ipynb #6bea6328
 OPTIMIZERS = ('adam', 'adamw', 'sgd', 'muon')
 
@@ -112,6 +94,13 @@ def check_optimizer(model, name, lr, weight_decay, momentum):
     if params: return params
     raise ValueError('model must have parameters to train; got none that is not frozen. '
                      'Call requires_grad_(True) on the part that shall learn')
+
+def check_owner(model, optimizer):
+    "Refuse an optimizer that would train another network."
+    mine = {id(p) for p in model.parameters()}
+    if all(id(p) in mine for group in optimizer.param_groups for p in group['params']): return
+    raise ValueError('optimizer must hold parameters of model alone; got those of another '
+                     'network. Make it anew: make_optimizer(model)')
 
 # %% ../nbs/hood/optimizer.ipynb #586d7661
 def make_optimizer(

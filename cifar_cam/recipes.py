@@ -168,9 +168,9 @@ def recipe_data(
     (x, y), test = load('train'), load('test')
     train, held = split_train_valid(y, valid=(valid or 5000)*len(y)//50_000)
     if valid == 0: train = np.arange(len(y))
-    if images is not None and not 1 <= images <= len(train):
-        raise ValueError(f'images must be from 1 to {len(train)}; got {images}')
-    if images is not None: train = np.sort(np.random.default_rng(seed).permutation(train)[:images])
+    if images is not None:
+        check_number('images', images, 1, len(train), whole=True, advice='None takes all of them')
+        train = np.sort(np.random.default_rng(seed).permutation(train)[:images])
     return dict(train=(x[train], y[train]), valid=(x[held], y[held]), test=test)
 
 # %% ../nbs/12_recipes.ipynb #9523d2db

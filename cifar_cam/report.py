@@ -26,8 +26,8 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from cifar_cam.causes import TWIN, doubtful_labels, error_by_subset, mark_doubtful
 from cifar_cam.core import (
-    Run, atomic_path, deprecated, finish_run, load_tensors, new_run, plain_errors, read_card,
-    read_run, run_card, save_tensors)
+    Run, atomic_path, deprecated, file_hash, finish_run, load_tensors, new_run, plain_errors,
+    read_card, read_run, run_card, save_tensors)
 from cifar_cam.data import (
     CLASSES, load_cifar10, load_sample, normalise, sample_indices, split_train_valid)
 from cifar_cam.download import cache_folder
@@ -257,8 +257,9 @@ def keep_predictions(run, table, logits, model)->None:
     with atomic_path(Path(run)/'predictions.csv') as path:
         plain.to_csv(path, index=False, float_format='%.6f')
     tensors = {name: torch.tensor(table[name].to_numpy()) for name in ('index', 'true')}
-    save_tensors(Path(run)/'predictions.safetensors', tensors | dict(logits=logits),
-                 dict(fingerprint=fingerprint(model), images=len(table)))
+    facts = dict(fingerprint=fingerprint(model), images=len(table),
+                 csv_sha256=file_hash(Path(run)/'predictions.csv'))
+    save_tensors(Path(run)/'predictions.safetensors', tensors | dict(logits=logits), facts)
 
 def kept_predictions(run, model=None)->tuple[pd.DataFrame,torch.Tensor]: # the table; the logits
     "What `keep_predictions` wrote; an error if it is not that, or that of another model."
@@ -276,6 +277,11 @@ def kept_predictions(run, model=None)->tuple[pd.DataFrame,torch.Tensor]: # the t
     if model is not None and made_by != (mine := fingerprint(model)):
         raise ValueError(f'model must be the one that made the predictions in {run} (weights '
                          f'{str(made_by)[:12]}); got weights {mine}. Write the report again')
+    beside = path.with_name('predictions.csv')
+    wanted = facts.get('csv_sha256') # none in a report of an older version
+    if wanted and beside.is_file() and file_hash(beside) != wanted:
+        raise ValueError(f'run must hold the predictions of a report; {beside} has changed since '
+                         'it was written. Write the report again')
     return table, logits
 
 # %% ../nbs/hood/report.ipynb #dcd1113f
@@ -611,3 +617,6 @@ def demo_command(
 
 # %% ../nbs/hood/report.ipynb #0471019d
 __getattr__ = deprecated(__name__, {'write_comparison': 'report:compare_runs'})
+
+# `python -m cifar_cam.report`; a notebook has no specification
+if __name__ == '__main__' and globals().get('__spec__'): report_command()

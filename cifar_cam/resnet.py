@@ -373,6 +373,7 @@ def load_pretrained(
     try: model.load_state_dict(weights, assign=True)
     except RuntimeError as error:
         raise ValueError("path must hold the weights of resnet18('layer'); "
-                         f'{path or pretrained_path()} does not fit: {str(error)[:300]}. '
+                         f'{path or pretrained_path()} does not fit: '
+                         f'{" ".join(str(error).split())[:300]}. '
                          'Save such a model with save_pretrained(model, card, path)') from None
     return model.eval().requires_grad_()

@@ -25,10 +25,11 @@ from cifar_cam.augment import batch_pipeline, evaluation_pipeline, step_generato
 from cifar_cam.checkpoints import (
     State, check_weights, kept_files, load_checkpoint, note_software, run_identity,
     save_checkpoint, smaller_rate)
-from cifar_cam.core import choice_error, deprecated, preserve_modes, progress_bar
+from cifar_cam.core import (
+    check_number, choice_error, deprecated, preserve_modes, progress_bar)
 from cifar_cam.data import check_images, check_labels, normalise
 from cifar_cam.hooks import predict as predict_batches
-from cifar_cam.optimizer import check_number, pick_precision
+from cifar_cam.optimizer import check_owner, pick_precision
 
 # %% ../nbs/05_train.ipynb #3d4f7197
 def train_step(
@@ -99,6 +100,7 @@ def resize(
 )->Tensor: # `(B,3,size,size)`
     "Images shrunk to `size` with an average that leaves no stripes (bilinear, antialiased)."
     if size is None or size == x.shape[-1]: return x
+    check_number('size', size, 1, whole=True, advice='Try 24')
     return F.interpolate(x, (size, size), mode='bilinear', antialias=True, align_corners=False)
 
 def predict_images(
@@ -338,13 +340,6 @@ def check_history(history):
     if 'valid_accuracy' in history and len(history): return
     raise ValueError(f'history must be a table of fit with at least one epoch; got {len(history)} rows '
                      f'of {list(history)[:5]}. Take what fit returned')
-
-def check_owner(model, optimizer):
-    "Refuse an optimizer that would train another network."
-    mine = {id(p) for p in model.parameters()}
-    if all(id(p) in mine for group in optimizer.param_groups for p in group['params']): return
-    raise ValueError("optimizer must hold parameters of model alone; got those of another network. "
-                     'Make it anew: make_optimizer(model)')
 
 def check_fit(valid, epochs, label_smoothing, sizes, minutes):
     "Refuse options of `fit` that cannot be."

@@ -290,7 +290,7 @@ def test_evaluation_resizes_and_normalises_alone(images):
 
 
 @pytest.mark.parametrize('make, message', [
-    (lambda: HorizontalFlip(40), 'p must be a probability from 0 to 1; got 40'),
+    (lambda: HorizontalFlip(40), 'p must be a finite number, at least 0 and at most 1; got 40'),
     (lambda: RandomCrop(4, 'wrap'), "border must be one of zeros, reflect; got 'wrap'"),
     (lambda: CutOut(33), 'size must lie between 1 and 32, the smaller number first; got 33'),
     (lambda: CoarseDropout(holes=(3, 1)), 'holes must lie between 1 and 64'),

@@ -25,7 +25,7 @@ import torchvision
 from PIL import Image
 from tqdm import tqdm
 
-from cifar_cam import data, download
+from cifar_cam import core, data, download
 from cifar_cam.core import result_file
 
 BATCHES = list(download.CHECKSUMS)
@@ -422,7 +422,8 @@ def test_a_damaged_cache_is_found_and_made_anew(damage, batches, mirror, tmp_pat
 def sample(tmp_path, monkeypatch):
     "A copy of the sample that may be damaged."
     copy = Path(shutil.copytree(Path(data.__file__).parent/'sample', tmp_path/'sample'))
-    monkeypatch.setattr(data, 'files', lambda package: tmp_path)
+    shutil.copy(Path(data.__file__).parent/'data_hashes.json', tmp_path)
+    monkeypatch.setattr(core, 'package_folder', lambda: tmp_path)
     return copy
 
 
@@ -442,7 +443,7 @@ def test_the_sample_is_what_it_was_when_the_package_was_made(sample):
     ('sample.json', lambda folder: (folder/'sample.json').write_text((folder/'sample.json').read_text().replace('29,', '30,', 1)))])
 def test_a_changed_sample_is_named(name, damage, sample):
     damage(sample)
-    with pytest.raises(ValueError, match=f'{name} is not the file that came with the package: its md5 .* Install the package again'):
+    with pytest.raises(ValueError, match=f'{name} is not the file that came with the package: its sha256 .* Install the package again'):
         data.load_sample('test')
 
 
@@ -550,9 +551,9 @@ X = torch.zeros(2, 3, 32, 32)
     (lambda: data.check_labels(LABELS/2), r'shape \(N,\); got float64'),
     (lambda: data.check_labels([]), r'got float64 \(0,\)'),
     (lambda: data.check_labels(LABELS + 90), 'got 90 to 99. Are these labels of another'),
-    (lambda: data.show_random(IMAGES, LABELS, count=11), 'of images, 10; got 11'),
+    (lambda: data.show_random(IMAGES, LABELS, count=11), 'count must be .* at most 10; got 11'),
     (lambda: data.show_random(IMAGES, LABELS + 1), 'labels must be from 0 to 9'),
-    (lambda: data.show_classes(IMAGES, LABELS, count=2), 'smallest class, 1; got 2'),
+    (lambda: data.show_classes(IMAGES, LABELS, count=2), 'count must be .* at most 1; got 2'),
     (lambda: data.show_channels(IMAGES[0, ..., 0]), r'got \(1, 32, 32\)'),
     (lambda: data.plot_balance([0, 1, 11]), 'got 0 to 11'),
     (lambda: data.pixel_histogram(IMAGES/255), 'must be uint8'),
@@ -705,7 +706,8 @@ def test_a_second_load_is_read_only_and_copies_nothing(tmp_path):
         np.lib.format.open_memmap(folder/f'{split}_images.npy', 'w+', np.uint8, (n, 32, 32, 3)).flush() # empty files take no room
         np.save(folder/f'{split}_labels.npy', np.zeros(n, np.int64))
     sizes = {p.name: p.stat().st_size for p in folder.iterdir()}
-    (folder/'verified.json').write_text(json.dumps(dict(source='a test', fetched='today', bytes=sizes)))
+    facts = dict(source='a test', fetched='today', bytes=sizes, sha256=download._array_hashes(folder))
+    (folder/'verified.json').write_text(json.dumps(facts))
     before = resident_bytes()
     images, labels = data.load_cifar10('train', tmp_path)
     grown = resident_bytes() - before

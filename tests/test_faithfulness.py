@@ -141,7 +141,7 @@ def test_linear_filling_solves_its_equations_at_every_size():
 
 def test_deletion_shows_no_preference_among_ties_and_options_are_checked(case):
     model, x, maps, predicted = case
-    with pytest.raises(ValueError, match='share must be from 0 to 1; got 2'): brightest(pixel_order(maps, (32, 32)), 2, (32, 32))
+    with pytest.raises(ValueError, match='share must be a finite number, at least 0 and at most 1; got 2'): brightest(pixel_order(maps, (32, 32)), 2, (32, 32))
     with pytest.raises(ValueError, match='map 0 holds NaN'): pixel_order(torch.full((2, 4, 4), float('nan')), (32, 32))
     with pytest.raises(ValueError, match=r'got \(4, 4\)'): pixel_order(torch.zeros(4, 4), (32, 32))
     with pytest.raises(ValueError, match=r'one class per image, shape \(4,\)'): confidence(model, x, [0, 1])

@@ -194,7 +194,7 @@ def test_the_order_of_batches_is_kept():
     (dict(batches=5), 'batches must be an iterable of'), (dict(batches=[]), 'batches must hold at least one batch'),
     (dict(start=1, end=.1), '0 < start < end; got 1 and 0.1'), (dict(start=0), 'start and end'), (dict(start=-1), 'start and end'),
     (dict(end=math.inf), 'start and end'), (dict(start=1, end=1), 'start and end'),
-    *((dict(steps=bad), 'steps must be a whole number of at least 10') for bad in (5, 10.0, True, '20'))])
+    *((dict(steps=bad), 'steps must be a whole number, at least 10') for bad in (5, 10.0, True, '20'))])
 def test_wrong_input_gets_an_answer(options, reason):
     model = nn.Linear(4, 3)
     given = dict(batches=[(torch.randn(4, 4), torch.tensor([0, 1, 2, 0]))]) | options
