@@ -369,6 +369,7 @@ MOVED = {
     'randomised': 'ground_truth:shuffled_weights', 'map_ranks': 'ground_truth:map_ranks',
     'agreement': 'ground_truth:agreement'}
 
+# %% ../nbs/08_faithfulness.ipynb #0ddba1ff
 def __getattr__(name):
     "The old names, with a warning."
     from cifar_cam.core import deprecated

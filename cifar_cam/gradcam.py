@@ -191,6 +191,7 @@ MOVED = {
     'explorer_png': 'explorers:explorer_png', 'explorer_controls': 'explorers:explorer_controls',
     'explorer_layers': 'explorers:explorer_layers', 'explorer': 'explorers:explorer'}
 
+# %% ../nbs/06_gradcam.ipynb #c0ffeeff
 def __getattr__(name):
     "The old names, with a warning; nothing but torch is imported before somebody asks."
     from cifar_cam.core import deprecated
