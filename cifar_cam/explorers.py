@@ -178,7 +178,8 @@ def explorer(
 # %% ../nbs/hood/explorers.ipynb #cde4c219
 def draw_mistake(model, picture, row, method='Grad-CAM'): # a figure
     "One mistake: a uint8 `picture`, and its row of the table as a table of one row."
-    predicted, true = (maps[0].numpy() for maps in class_maps(model, picture[None], row, method=method))
+    both = class_maps(model, picture[None], row, method=method)
+    predicted, true = (maps[0].numpy() for maps in both)
     line, top = next(row.itertuples()), max(predicted.max(), true.max(), 1e-12)
     doubt = ', doubtful label' if getattr(line, 'doubtful', False) else ''
     figure, axes = four_panels(f'{method}, loss {line.loss:.2f}{doubt}')

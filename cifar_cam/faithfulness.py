@@ -223,7 +223,8 @@ def stage_layers(
     "The outermost, deepest layer of each map size: in a ResNet the outputs of its stages."
     sizes, top, last = unpooled_sizes(model, x), {}, {}
     for name, size in sizes.items(): top[size] = min(name.count('.'), top.get(size, 99))
-    for name, size in sizes.items(): # of each size the last part of the model that is not inside another one
+    # of each size the last part of the model that is not inside another one
+    for name, size in sizes.items():
         if size > 1 and name.count('.') == top[size]: last[size] = name
     if last: return list(last.values())
     raise ValueError('layers must be named: no layer of this model returns maps (B, D, h, w). '

@@ -202,7 +202,7 @@ def run_recipe(
     on_epoch=(), # functions called with the history after each epoch
     progress:bool=True, # show a bar
 )->dict: # the run card, with test loss and accuracy
-    "Train `recipe`, test it once, and write the run folder; started again after a kill, it goes on."
+    "Train `recipe`, test it once, and write the run folder; after a kill it goes on."
     place, rank, world = join_processes(device)
     with hold_run(run) if rank == 0 else nullcontext():  # one process writes files
         checkpoint = run/'checkpoint.safetensors'
@@ -245,7 +245,8 @@ def train_recipe(
     history = fit(model, train, valid, optimizer, recipe.epochs, schedule, checkpoint,
                   label_smoothing=recipe.label_smoothing, sizes=epoch_sizes(recipe), ema=recipe.ema,
                   prepare=prepare, identity=identity, **options)
-    test = evaluate(model, *data['test'], precision='float32', prepare=prepare) # as a report judges it
+    # as a report judges it
+    test = evaluate(model, *data['test'], precision='float32', prepare=prepare)
     held, number = (len(data['valid'][1]) if recipe.valid else 0), len(data['train'][1])
     card.update(split=f'{number:,} train / {held:,} held back',
                 step_minutes=round(step_minutes(history, len(train)), 2), train_images=number,
@@ -260,10 +261,10 @@ def train_recipe(
 # %% ../nbs/12_recipes.ipynb #8ab5ff4c
 @command
 def train_command(
-    name:str, # recipe, such as layernorm-fast or layernorm-plateau; a wrong name lists its neighbours
+    name:str, # recipe, such as layernorm-fast; a wrong name lists its neighbours
     epochs:int=None, # length of the run; the recipe's own if not given
     images:int=None, # training images to use; all that are not held back if not given
-    valid:int=None, # training images held back; the recipe's own if not given; 0 trains on all 50,000
+    valid:int=None, # images held back; the recipe's own if not given; 0 trains on all 50,000
     lr:float=None, # learning rate
     batch_size:int=None, # images a step
     seed:int=42, # weights, order and augmentation
@@ -286,8 +287,8 @@ def train_command(
         if tensorboard: watchers.append(tensorboard_log(folder/'tensorboard'))
         data = recipe_data(recipe.images, sample, seed, valid=recipe.valid)
         card = run_recipe(recipe, folder, data, seed, device, precision, minutes, watchers)
-        print(f"test accuracy {card['test_accuracy']:.2%} on {card['test_images']:,} images ({card['split']}) "
-              f"after {card['seconds']:,.0f} s ({card['hardware']}); see {folder}")
+        print(f"test accuracy {card['test_accuracy']:.2%} on {card['test_images']:,} images "
+              f"({card['split']}) after {card['seconds']:,.0f} s ({card['hardware']}); see {folder}")
 
 # %% ../nbs/12_recipes.ipynb #df818d41
 def keep_result(
@@ -347,7 +348,8 @@ def run_row(
     last = {part: f'{history[f"{part}_accuracy"].iloc[-1]:.2%}' for part in ('train', 'valid')
             if f'{part}_accuracy' in history}
     return {'recipe': recipe.name, 'published': recipe.published or '-',
-            'measured': f'{accuracy:.2%}', 'margin': f'{margin:.2f}', 'train': last.get('train', ''),
+            'measured': f'{accuracy:.2%}', 'margin': f'{margin:.2f}',
+            'train': last.get('train', ''),
             'difference': f'{100*accuracy - float(number[0]):+.1f}' if number else '',
             'validation': last.get('valid', ''), 'test images': f"{card['test_images']:,}",
             'split': card.get('split', split), 'epochs': str(len(history)),

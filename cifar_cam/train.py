@@ -338,8 +338,8 @@ def make_average(
 def check_history(history):
     "Refuse a table that is no history of a run."
     if 'valid_accuracy' in history and len(history): return
-    raise ValueError(f'history must be a table of fit with at least one epoch; got {len(history)} rows '
-                     f'of {list(history)[:5]}. Take what fit returned')
+    raise ValueError('history must be a table of fit with at least one epoch; got '
+                     f'{len(history)} rows of {list(history)[:5]}. Take what fit returned')
 
 def check_fit(valid, epochs, label_smoothing, sizes, minutes):
     "Refuse options of `fit` that cannot be."
