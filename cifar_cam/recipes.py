@@ -288,7 +288,8 @@ def train_command(
         data = recipe_data(recipe.images, sample, seed, valid=recipe.valid)
         card = run_recipe(recipe, folder, data, seed, device, precision, minutes, watchers)
         print(f"test accuracy {card['test_accuracy']:.2%} on {card['test_images']:,} images "
-              f"({card['split']}) after {card['seconds']:,.0f} s ({card['hardware']}); see {folder}")
+              f"({card['split']}) after {card['seconds']:,.0f} s "
+              f"({card['hardware']}); see {folder}")
 
 # %% ../nbs/12_recipes.ipynb #df818d41
 def keep_result(
