@@ -6,11 +6,15 @@
 __all__ = []
 
 # %% ../nbs/hood/checks.ipynb #7d978795
+import math
 import numbers
+from collections.abc import Sequence
 
 import numpy as np
 import torch
 from torch import Tensor
+
+from .core import check_number
 
 # %% ../nbs/hood/checks.ipynb #f1a1f514
 # the official order: class 0 is airplane
@@ -84,3 +88,81 @@ def check_normalised(
     if not ((x > -6) & (x < 6.5)).all(): # pixels from about -1 to 2, white is 2.1
         raise ValueError(f'x must be normalised images; got values from {x.min():.3g} to '
                          f'{x.max():.3g}, wanted about -2 to 2. Use normalise(images)')
+
+# %% ../nbs/hood/checks.ipynb #1c1f0472
+def check_share(
+    name:str, # of the argument
+    value:float, # what was given
+)->None:
+    "Raises unless `value` is a probability."
+    check_number(name, value, 0, 1, advice='It is a probability: 0.5 is every second image')
+
+def check_range(
+    name:str, # of the argument
+    ends:tuple[int,int], # least and most
+    top:int, # as large as it may be
+)->None:
+    "Raises unless 1 <= least <= most <= `top`."
+    for end in ends: check_number(name, end, -math.inf, whole=True, advice='It counts')
+    low, high = ends
+    if not 1 <= low <= high <= top:
+        got = low if low == high else (low, high)
+        raise ValueError(f'{name} must lie between 1 and {top}, the smaller number first; '
+                         f'got {got!r}. Use 8 or 16 for a square, (3, 6) for small holes')
+
+# %% ../nbs/hood/checks.ipynb #ac40e013
+def check_channels(
+    name:str, # of the argument
+    values, # one number a channel
+    low:float, # all must lie above it
+)->None:
+    "Raises unless `values` are three finite numbers above `low`."
+    advice = f'Use {name.upper()}'
+    if np.shape(values) != (3,):
+        raise ValueError(f'{name} must be three numbers, one a channel; got {values!r}. '
+                         'Use MEAN and STD')
+    for value in values: check_number(name, value, low, outside=(low,), advice=advice)
+
+def check_names(
+    transforms:Sequence, # of one pipeline; each has a `name`
+)->None:
+    "Raises unless each transform has a name of its own."
+    names = [t.name for t in transforms]
+    if len(set(names)) < len(names):
+        raise ValueError('transforms must have different names, their draws are kept by name; '
+                         f'got {names}. Give one class another name')
+
+# %% ../nbs/hood/checks.ipynb #16abebcc
+def check_draws(
+    images:Tensor, # what the caller gave as images
+    draws:dict, # and as draws
+)->None:
+    "Raises unless `images` is a uint8 tensor `(B,H,W,3)`, B > 0, and each draw has B rows."
+    if not isinstance(images, Tensor):
+        raise TypeError(f'images must be a uint8 tensor (B, H, W, 3); got {type(images).__name__}. '
+                        'Use torch.from_numpy(images)')
+    if images.dtype != torch.uint8:
+        raise TypeError(f'images must be uint8, 0 to 255; got {images.dtype}. '
+                        'Augment before you normalise')
+    if images.ndim != 4 or images.shape[3] != 3 or not len(images):
+        raise ValueError('images must have shape (B, H, W, 3) with B > 0; '
+                         f'got {tuple(images.shape)}. Use images[None] for one image')
+    for key, value in draws.items():
+        if len(value) != len(images):
+            raise ValueError(f'draws[{key!r}] must have one row per image, {len(images)}; '
+                             f'got {len(value)}. Slice the draws as the images')
+
+# %% ../nbs/hood/checks.ipynb #cb7fabcf
+def check_augmented(images, labels, pipeline)->None:
+    "Raises unless these make an `AugmentedImages`."
+    dtype, shape = getattr(images, 'dtype', type(images).__name__), tuple(np.shape(images))
+    array = isinstance(images, np.ndarray) and dtype == np.uint8
+    if not array or len(shape) != 4 or shape[3] != 3:
+        raise ValueError('images must be a uint8 array (N, H, W, 3); '
+                         f'got {dtype} {shape}. Use load_cifar10(split)')
+    if len(labels) != len(images):
+        raise ValueError(f'labels must have one class per image, {len(images)}; '
+                         f'got {len(labels)}. Take both from load_cifar10(split)')
+    if not hasattr(pipeline, 'set_random_seed'):
+        raise TypeError(f'pipeline must be an Albumentations pipeline; got {pipeline!r}. '
+                        'Use albumentations_pipeline(name)')
