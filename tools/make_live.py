@@ -7,7 +7,7 @@ folder; its checksum in live/package-lock.json is checked at every build.
 
 A lesson shows a part of the page in a frame, at an image of its choice (its official index):
 
-    <iframe src="live/index.html?panel=1&image=25&class=bird&minus=cat" width="100%" height="780">
+    <iframe src="live/index.html?panel=1&image=1&class=ship" width="100%" height="860">
 """
 import argparse
 import base64
