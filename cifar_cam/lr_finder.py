@@ -105,6 +105,11 @@ def read_curve(
     top = table[column].iloc[:10].max() if column == 'loss' else 1.0
     return smooth(table[column].clip(upper=top), width/decades)
 
+# old names, with a warning
+__getattr__ = deprecated(__name__, dict(
+    kept_order='range_test:preserve_order', kept_training='range_test:preserve_training',
+    check_range='range_test:check_range'))
+
 # %% ../nbs/04_lr_finder.ipynb #7d09441b
 def suggest_rates(
     table:pd.DataFrame, # from `lr_range_test`
@@ -150,8 +155,3 @@ def plot_range_test(
     low, high = min(suggestions.values()), max(suggestions.values())
     ax.set_title(f'{len(suggestions)} rules, answers from {low:.1e} to {high:.1e}', fontsize=11)
     return ax
-
-# old names, with a warning
-__getattr__ = deprecated(__name__, dict(
-    kept_order='range_test:preserve_order', kept_training='range_test:preserve_training',
-    check_range='range_test:check_range'))
