@@ -41,7 +41,7 @@ class Recipe:
     pipeline:str # a key of `augment.PIPELINES`
     optimizer:str # a name in `optimizer.OPTIMIZERS`
     lr:float # learning rate, the peak if the schedule has one
-    schedule:str # a name in `train.SCHEDULES`
+    schedule:str # a name in `optimizer.SCHEDULES`
     epochs:int # length of the run
     batch_size:int=128 # images per step, over all processes
     weight_decay:float=0.0 # see `optimizer.make_optimizer`
