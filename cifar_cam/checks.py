@@ -12,7 +12,7 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, fx
 
 from .core import check_number
 
@@ -166,3 +166,30 @@ def check_augmented(images, labels, pipeline)->None:
     if not hasattr(pipeline, 'set_random_seed'):
         raise TypeError(f'pipeline must be an Albumentations pipeline; got {pipeline!r}. '
                         'Use albumentations_pipeline(name)')
+
+# %% ../nbs/hood/checks.ipynb #81f69325
+def check_batch(
+    x:Tensor, # what a model was given
+)->Tensor: # `x` itself
+    "Raise an error unless `x` is a batch of normalised images `(B,3,H,W)`."
+    if isinstance(x, fx.Proxy): return x # a tracer's stand-in has no shape yet
+    if not isinstance(x, Tensor):
+        raise TypeError(f'x must be a tensor (B, 3, H, W); got {type(x).__name__}. '
+                        'Use normalise(images)')
+    if not x.is_floating_point():
+        raise TypeError(f'x must hold floating-point numbers; got {x.dtype} {tuple(x.shape)}. '
+                        'Use normalise(images) on raw images')
+    if x.ndim != 4 or x.shape[1] != 3:
+        raise ValueError(f'x must have shape (B, 3, H, W); got {tuple(x.shape)}. '
+                         'Use normalise(images), and x[None] for one image')
+    return x
+
+# %% ../nbs/hood/checks.ipynb #e9aa48f2
+def check_num_classes(
+    num_classes:int, # what the caller asked for
+)->int: # the same number
+    "Raise an error unless `num_classes` is a whole number of at least 1."
+    if not isinstance(num_classes, int) or isinstance(num_classes, bool) or num_classes < 1:
+        raise ValueError(f'num_classes must be a whole number of at least 1; got {num_classes!r}. '
+                         'CIFAR-10 has 10')
+    return num_classes

@@ -130,3 +130,29 @@ def class_means(
     if missing:
         raise ValueError(f'labels must hold every class; got none of {", ".join(missing)}')
     return np.stack([images[labels == c].mean(0) for c in range(len(CLASSES))])
+
+# %% ../nbs/hood/figures.ipynb #48540eb7
+def draw_grid(
+    ax, # axes to draw on
+    grid, # a map `(h,w)`, on any device
+    title:str, # above it
+    top:float|None=None, # the value with the brightest colour; the map's own largest if None
+    size:float=8, # of the title
+): # what a colour bar needs
+    "Draw a raw map, one square a place, no smoothing."
+    shown = ax.imshow(grid.cpu(), cmap='inferno', vmin=0, vmax=top, interpolation='nearest')
+    ax.set_title(title, fontsize=size)
+    ax.set(xticks=[], yticks=[])
+    return shown
+
+def draw_pixels(
+    ax, # axes to draw on
+    pixels, # uint8 `(H,W,3)`
+    title:str, # above it
+    size:float=8, # of the title
+): # the axes
+    "Draw an image."
+    ax.imshow(np.asarray(pixels), interpolation='nearest')
+    ax.set_title(title, fontsize=size)
+    ax.axis('off')
+    return ax

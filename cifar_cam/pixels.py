@@ -9,7 +9,10 @@ __all__ = []
 from collections.abc import Sequence
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
+
+from .core import check_number
 
 # %% ../nbs/hood/pixels.ipynb #cf6512ff
 def reflect_index(
@@ -67,3 +70,13 @@ def fill_boxes(
     for more in holes[1:]: hole = hole | more # (B, H, W)
     colour = torch.tensor(fill, dtype=torch.uint8, device=x.device).view(1, 3, 1, 1)
     return where_uint8(hole.unsqueeze(1), colour, x)
+
+# %% ../nbs/hood/pixels.ipynb #77ab678a
+def resize(
+    x:Tensor, # images `(B,3,H,W)`
+    size:int|None, # new width and height in pixels; None leaves them alone
+)->Tensor: # `(B,3,size,size)`
+    "Images shrunk to `size` with an average that leaves no stripes (bilinear, antialiased)."
+    if size is None or size == x.shape[-1]: return x
+    check_number('size', size, 1, whole=True, advice='Try 24')
+    return F.interpolate(x, (size, size), mode='bilinear', antialias=True, align_corners=False)

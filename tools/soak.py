@@ -33,7 +33,7 @@ import torch  # noqa: E402
 from cifar_cam.core import read_run  # noqa: E402
 from cifar_cam.optimizer import OPTIMIZERS  # noqa: E402
 from cifar_cam.recipes import RECIPES  # noqa: E402
-from cifar_cam.train import SCHEDULES  # noqa: E402
+from cifar_cam.optimizer import SCHEDULES  # noqa: E402
 
 SIGNALS = (signal.SIGKILL, signal.SIGKILL, signal.SIGTERM, signal.SIGINT)
 FILES = ('checkpoint.new.safetensors', 'checkpoint.previous.safetensors', 'checkpoint.safetensors', 'weights.safetensors', 'history.csv', 'run.json')
