@@ -321,6 +321,20 @@ def test_a_flipped_bit_in_the_newest_checkpoint_is_noticed_and_the_previous_one_
     assert '\n' not in str(caught.value)
 
 
+def test_a_damaged_checkpoint_never_takes_the_place_of_a_whole_one(tmp_path):
+    class NextCut(small_run.SmallNet):
+        "Stops at its second training step: one more checkpoint is written."
+        def forward(self, x):
+            if self.training and self.steps == 1: raise KeyboardInterrupt
+            return super().forward(x)
+    start(tmp_path/'run', net=PowerCut)
+    for net in (NextCut, NextCut, small_run.SmallNet):
+        flip(tmp_path/'run'/ROTATED[0])
+        with pytest.warns(UserWarning, match='is taken'): start(tmp_path/'run', net=net)
+    start(tmp_path/'whole')
+    same_run(tmp_path/'run', tmp_path/'whole')
+
+
 def flip(path):
     "Change one bit of the last tensor in a file."
     damaged = bytearray(path.read_bytes())
