@@ -27,7 +27,7 @@ demo: .venv/.user   ## accuracy, 20 mistakes and their Grad-CAM on the embedded 
 
 test: .venv/.dev   ## every notebook's cells and every test, on all cores
 	@echo "[2/2] pytest: notebooks and tests"
-	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 4 --dist worksteal
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadgroup
 
 soak: .venv/.dev   ## runs killed, stopped, changed and damaged at random, for MINUTES=60; must lose nothing
 	@$(BIN)/python tools/soak.py --minutes $(or $(MINUTES),60)

@@ -12,9 +12,11 @@ import torchvision
 from PIL import Image
 from torchvision.transforms import InterpolationMode, v2
 
-from cifar_cam.augment import FILL, albumentations_pipeline, batch_pipeline, import_albumentations, step_generator
+from cifar_cam.albumentations_twin import import_albumentations
+from cifar_cam.augment import albumentations_pipeline, batch_pipeline, step_generator
 from cifar_cam.core import run_card
 from cifar_cam.data import MEAN, STD, load_sample
+from cifar_cam.pixels import FILL
 
 BATCH, ROUNDS, IN_A_ROW = 128, 15, 4
 

@@ -10,18 +10,18 @@ __all__ = ['METHODS', 'PIXEL_METHODS', 'grad_cam_plus_plus', 'xgrad_cam', 'hires
 # %% ../nbs/07_cam_methods.ipynb #bd35245d
 #| code-fold: true
 import difflib
-import threading
 from contextlib import nullcontext
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.overrides import TorchFunctionMode
 
+from .channels import (
+    ablated_logits, channel_places, channel_scores, image_bar, strongest, weigh_maps)
 from .gradcam import grad_cam, resize_maps, scale_maps
 from .hooks import (
-    as_maps, bare_model, check_count, check_input, explain_layer, explain_maps, gradient_to,
-    in_batches, logits_of, pick_layer, resolve_target, score_of, slice_target, upcast)
+    GuidedMode, bare_model, check_count, check_input, explain_layer, explain_maps, gradient_to,
+    in_batches, logits_of, pick_layer, resolve_target, score_of, upcast)
 
 # %% ../nbs/07_cam_methods.ipynb #decora7e
 def gradient_method(
@@ -90,51 +90,6 @@ def eigen_cam(
     model, layer = pick_layer(model, layer, x)
     return explain_maps(rule, model, layer, x, target, reshape, batch_size)
 
-# %% ../nbs/07_cam_methods.ipynb #0799cc06
-def strongest(
-    maps:Tensor, # `(B,D,h,w)`
-    channels:int|None, # how many of each image; all if None
-)->Tensor: # channel numbers `(B,n)`
-    "The channels of each image with the highest mean."
-    if channels is None:
-        return torch.arange(maps.shape[1], device=maps.device).expand(len(maps), -1)
-    return maps.mean((2, 3)).topk(min(check_count('channels', channels), maps.shape[1])).indices
-
-def image_bar(
-    x:Tensor, # as many images as the bar counts
-    progress:bool, # show it
-): # a context manager: a bar of tqdm, or None
-    "A progress bar that counts images."
-    if not progress: return nullcontext()
-    from tqdm import tqdm
-    return tqdm(total=len(x), unit='image')
-
-def channel_scores(
-    logits_for, # (images, channels), numbers `(m,)` within the batch -> logits `(m,K)`
-    chosen:Tensor, # channel numbers `(B,n)`
-    target, # from `resolve_target`
-    batch_size:int, # pairs of an image and a channel at a time
-    bar, # from `image_bar`
-)->Tensor: # scores `(B,n)`
-    "The score of each image for each of its channels; a batch may hold several images."
-    n, scores = chosen.shape[1], []
-    images = torch.arange(len(chosen)).repeat_interleave(n) # (B*n,)
-    for start in range(0, chosen.numel(), batch_size):
-        i, k = (pairs[start:start + batch_size] for pairs in (images, chosen.flatten()))
-        scores.append(upcast(score_of(logits_for(i, k), slice_target(target, i))))
-        # the images that are done with
-        if bar is not None: bar.update((start + len(i)) // n - start // n)
-    return torch.cat(scores).view_as(chosen)
-
-def weigh_maps(
-    weights:Tensor, # `(B,n)`
-    maps:Tensor, # `(B,D,h,w)`
-    chosen:Tensor, # channel numbers `(B,n)`
-)->Tensor: # `(B,h,w)`, >= 0
-    "The weighted sum of the chosen maps, where it is positive."
-    rows = torch.arange(len(maps), device=maps.device)[:, None]
-    return (weights[:, :, None, None] * maps[rows, chosen]).sum(1).relu()
-
 # %% ../nbs/07_cam_methods.ipynb #c45e0c39
 def score_cam(
     model:nn.Module, # images `(B,C,H,W)` -> logits `(B,K)`; left as found
@@ -158,52 +113,6 @@ def score_cam(
         return weigh_maps(scores.softmax(1), maps, chosen)
     with image_bar(check_input(x, model), progress) as bar:
         return explain_maps(rule, model, layer, x, target, reshape, batch_size)
-
-# %% ../nbs/07_cam_methods.ipynb #5cddd978
-def ablated_logits(
-    model:nn.Module, # in evaluation mode
-    layer:nn.Module, # its output is replaced
-    x:Tensor, # images `(B,C,H,W)`
-    rows:Tensor, # the image that each row of `ablated` belongs to, rising numbers `(m,)`
-    ablated:Tensor, # `(m,...)`, outputs of the layer to go on with
-    last:int=1, # which of the layer's calls in a pass is replaced; the last one
-)->Tensor: # `(m,K)`
-    "The logits for other outputs of `layer`; below it each image runs once, or m times if it must."
-    thread, calls = threading.get_ident(), []
-    def hook(module, args, out):
-        if threading.get_ident() != thread: return None
-        calls.append(1)
-        return ablated.clone() if len(calls) == last else None
-    for images in (rows.unique(), rows):
-        calls.clear()
-        handle = layer.register_forward_hook(hook)
-        try:
-            logits = logits_of(model, x[images])
-            if len(logits) == len(rows): return logits
-        except RuntimeError: # such as a sum of 2 with 128 images
-            if len(images) == len(rows): raise
-        finally: handle.remove()
-    raise ValueError(f'layer must pass its batch on; {len(rows)} outputs of it became '
-                     f'{len(logits)} rows of logits. Choose another layer')
-
-def channel_places(
-    output:Tensor, # of a layer, `(B,...)`
-    reshape=None, # turns it into maps `(B,D,h,w)`; may move and leave out numbers
-)->tuple[int,Tensor]: # an axis of the output; the number along it of each of the D channels
-    "Where the channels of the maps lie in a layer's output."
-    shape = output.shape[1:]
-    # exact up to 16 million
-    marks = torch.arange(shape.numel(), dtype=torch.float32, device=output.device).view(1, *shape)
-    maps = as_maps(marks, reshape)[0] # (D, h, w)
-    places = maps.long().clamp(0, shape.numel() - 1)
-    for axis, along in enumerate(torch.unravel_index(places, shape), 1): # (D, h, w) each
-        numbers = along[:, 0, 0]
-        whole = (along == numbers[:, None, None]).all() and len(numbers.unique()) == len(numbers)
-        if whole and torch.equal(places.to(maps.dtype), maps): return axis, numbers
-    raise ValueError(f'reshape must lay whole channels of the output {tuple(output.shape)} out '
-                     'as maps, for Ablation-CAM to switch them off: along one axis, without '
-                     'arithmetic; '
-                     f'got {tuple(maps.shape)}. Move axes only, as tokens_to_maps does')
 
 # %% ../nbs/07_cam_methods.ipynb #a410cd1c
 def ablation_cam(
@@ -232,7 +141,7 @@ def ablation_cam(
     with image_bar(check_input(x, model), progress) as bar:
         return explain_maps(rule, model, layer, x, target, reshape, batch_size)
 
-# %% ../nbs/07_cam_methods.ipynb #470657f2
+# %% ../nbs/07_cam_methods.ipynb #36dc3219
 def pixel_gradient(
     model:nn.Module, # in evaluation mode
     x:Tensor, # images `(B,C,H,W)`
@@ -243,6 +152,18 @@ def pixel_gradient(
     leaf = x.clone().requires_grad_()
     with torch.enable_grad(), around(): logits = logits_of(model, leaf)
     return upcast(gradient_to(leaf, logits, target)), logits
+
+def expand_baseline(
+    baseline, # from the caller of `integrated_gradients`
+    x:Tensor, # images `(B,C,H,W)`
+)->Tensor: # of the images' shape and dtype
+    "One image for each image, where its way begins."
+    if baseline is None: baseline = x.amin((2, 3), keepdim=True) # (B, C, 1, 1)
+    try: return torch.as_tensor(baseline).to(x).expand(x.shape)
+    except (TypeError, ValueError, RuntimeError) as error:
+        got = tuple(baseline.shape) if hasattr(baseline, 'shape') else repr(baseline)
+        raise ValueError('baseline must be a number, one image or an image for each image, '
+                         f'{tuple(x.shape)}; got {got}. Use normalise(pixels) on pixels') from error
 
 # %% ../nbs/07_cam_methods.ipynb #5946425d
 def saliency(
@@ -286,19 +207,6 @@ def smooth_grad(
         return total / samples if signed else total.abs().amax(1) / samples, logits
     return in_batches(step, model, x, target, batch_size)
 
-# %% ../nbs/07_cam_methods.ipynb #01aac22c
-def expand_baseline(
-    baseline, # from the caller of `integrated_gradients`
-    x:Tensor, # images `(B,C,H,W)`
-)->Tensor: # of the images' shape and dtype
-    "One image for each image, where its way begins."
-    if baseline is None: baseline = x.amin((2, 3), keepdim=True) # (B, C, 1, 1)
-    try: return torch.as_tensor(baseline).to(x).expand(x.shape)
-    except (TypeError, ValueError, RuntimeError) as error:
-        got = tuple(baseline.shape) if hasattr(baseline, 'shape') else repr(baseline)
-        raise ValueError('baseline must be a number, one image or an image for each image, '
-                         f'{tuple(x.shape)}; got {got}. Use normalise(pixels) on pixels') from error
-
 # %% ../nbs/07_cam_methods.ipynb #313031e2
 def integrated_gradients(
     model:nn.Module, # images `(B,C,H,W)` -> logits `(B,K)`; left as found
@@ -323,38 +231,6 @@ def integrated_gradients(
         return parts if signed else parts.sum(1).relu(), logits
     starts = expand_baseline(baseline, check_input(x, model))
     return in_batches(step, model, x, target, batch_size, starts)
-
-# %% ../nbs/07_cam_methods.ipynb #ef7e5d23
-class GuidedReLU(torch.autograd.Function):
-    "A ReLU that sends back only positive gradients."
-    @staticmethod
-    def forward(ctx, x):
-        y = x.clamp(min=0)
-        ctx.save_for_backward(y)
-        return y
-
-    @staticmethod
-    def backward(ctx, gradient): return gradient.clamp(min=0) * (ctx.saved_tensors[0] > 0)
-
-class GuidedMode(TorchFunctionMode):
-    "Within it, in this thread, each ReLU is a `GuidedReLU`."
-    relus = {F.relu, torch.relu, torch.relu_, Tensor.relu, Tensor.relu_} # every way to call it
-    def __init__(self):
-        super().__init__()
-        self.count = 0 # ReLUs met
-
-    def __torch_function__(self, func, types, args=(), kwargs=None):
-        if func not in self.relus: return func(*args, **(kwargs or {}))
-        self.count += 1
-        x, *rest = [*args, *(kwargs or {}).values()] # the tensor, perhaps `inplace`
-        y = GuidedReLU.apply(x)
-        return x.copy_(y) if func in (torch.relu_, Tensor.relu_) or any(rest) else y
-
-    def __exit__(self, *error):
-        super().__exit__(*error)
-        if error[0] is None and not self.count:
-            raise ValueError('model must call a ReLU for guided backpropagation; none was met. '
-                             'Use saliency instead')
 
 # %% ../nbs/07_cam_methods.ipynb #344d61ae
 def guided_backprop(

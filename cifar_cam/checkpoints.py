@@ -47,6 +47,7 @@ class State:
     rows:list=field(default_factory=list) # the history, one dict per epoch
     identity:dict=field(default_factory=dict) # from `run_identity`
     software:list=field(default_factory=list) # what it ran on, one dict for each change
+    fell_back:bool=False # the newest checkpoint is damaged: it must not take the place of a whole one
 
     def parts(self)->dict: # name -> an object with state_dict and load_state_dict
         "The parts that keep their own state."
@@ -196,8 +197,9 @@ def save_checkpoint(
     note = flatten_state(value, tensors)
     new = save_tensors(beside(path, 'new'), tensors, {'state': note})
     load_tensors(new)
-    if Path(path).exists(): os.replace(path, beside(path, 'previous'))
+    if Path(path).exists() and not state.fell_back: os.replace(path, beside(path, 'previous'))
     os.replace(new, path)
+    state.fell_back = False
     return Path(path)
 
 # %% ../nbs/hood/checkpoints.ipynb #10eee960
@@ -282,6 +284,7 @@ def load_checkpoint(
             value = read_checkpoint(place)
             refuse_changes(place, value['identity'], state.identity)
             with told_as_damage(place): fill_state(state, value)
+            state.fell_back = place != Path(path)
             return state
         except DamagedCheckpoint as error:
             if place == places[-1]: raise

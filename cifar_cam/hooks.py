@@ -14,7 +14,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 # %% ../nbs/hood/hooks.ipynb #acb0a619
 def find_layer(
@@ -525,3 +527,86 @@ def explain_maps(
         maps, tb = as_maps(kept[-1], reshape), resolve_target(tb, logits)
         return rule(xb, kept, maps, logits, tb), logits
     return in_batches(step, model, x, target, batch_size)
+
+# %% ../nbs/hood/hooks.ipynb #89a3cc51
+def check_finite_maps(
+    maps:Tensor, # `(...,h,w)`
+)->Tensor: # the same
+    "Raise if a map holds NaN or infinity."
+    if not isinstance(maps, Tensor) or maps.ndim < 2:
+        got = tuple(maps.shape) if isinstance(maps, Tensor) else type(maps).__name__
+        raise TypeError(f'maps must be a tensor (..., h, w); got {got}. Take them from grad_cam')
+    if maps.isfinite().all(): return maps
+    whole = maps if maps.ndim > 2 else maps[None]
+    bad = (~whole.isfinite()).flatten(0, -3).flatten(1).any(1)
+    raise ValueError(f'maps must be finite; map {int(bad.nonzero()[0])} of {len(bad)} '
+                     'holds NaN or infinity. Try float32 or another layer')
+
+# %% ../nbs/hood/hooks.ipynb #c17f7e4c
+def check_resize(
+    maps:Tensor, # perhaps `(B,h,w)`
+    size, # perhaps `(H,W)`
+)->None:
+    "Raise unless the maps can be brought to that size."
+    if not isinstance(maps, Tensor) or maps.ndim != 3:
+        raise ValueError('maps must be a tensor (B, h, w); got '
+                         f'{tuple(getattr(maps, "shape", ()))}. Use maps[None] for one map')
+    if not isinstance(size, (tuple, list)) or len(size) != 2:
+        raise ValueError(f'size must be (H, W); got {size!r}. Use x.shape[2:]')
+    for side in size: check_count('size', side)
+
+# %% ../nbs/hood/hooks.ipynb #d6b9db32
+def check_overlay(
+    images, # perhaps uint8 `(B,H,W,3)`
+    maps:Tensor, # one per image
+    strength:float, # from 0 to 1
+    top:float|None, # finite, or None
+    colours:str, # a name
+)->Tensor: # the pixels, on the CPU
+    "Raise unless an overlay can be drawn."
+    from matplotlib import colormaps
+    pixels = images.cpu() if isinstance(images, Tensor) else torch.tensor(images)
+    shape = tuple(pixels.shape)
+    if pixels.dtype != torch.uint8 or len(shape) != 4 or shape[-1] != 3 or len(pixels) != len(maps):
+        raise ValueError(f'images must be uint8 ({len(maps)}, H, W, 3), one per map; '
+                         f'got {pixels.dtype} {shape}. Pass the pixels, not the normalised images')
+    if not 0 <= strength <= 1: raise ValueError(f'strength must be from 0 to 1; got {strength}')
+    if top is not None and not abs(top) < float('inf'):
+        raise ValueError(f'top must be a finite number, or None; got {top}')
+    if colours not in colormaps:
+        raise ValueError(f'colours must be a colour map of matplotlib; got {colours!r}. '
+                         "Use 'inferno'")
+    return pixels
+
+# %% ../nbs/hood/hooks.ipynb #9882f58c
+class GuidedReLU(torch.autograd.Function):
+    "A ReLU that sends back only positive gradients."
+    @staticmethod
+    def forward(ctx, x):
+        y = x.clamp(min=0)
+        ctx.save_for_backward(y)
+        return y
+
+    @staticmethod
+    def backward(ctx, gradient): return gradient.clamp(min=0) * (ctx.saved_tensors[0] > 0)
+
+# %% ../nbs/hood/hooks.ipynb #384476f2
+class GuidedMode(TorchFunctionMode):
+    "Within it, in this thread, each ReLU is a `GuidedReLU`."
+    relus = {F.relu, torch.relu, torch.relu_, Tensor.relu, Tensor.relu_} # every way to call it
+    def __init__(self):
+        super().__init__()
+        self.count = 0 # ReLUs met
+
+    def __torch_function__(self, func, types, args=(), kwargs=None):
+        if func not in self.relus: return func(*args, **(kwargs or {}))
+        self.count += 1
+        x, *rest = [*args, *(kwargs or {}).values()] # the tensor, perhaps `inplace`
+        y = GuidedReLU.apply(x)
+        return x.copy_(y) if func in (torch.relu_, Tensor.relu_) or any(rest) else y
+
+    def __exit__(self, *error):
+        super().__exit__(*error)
+        if error[0] is None and not self.count:
+            raise ValueError('model must call a ReLU for guided backpropagation; none was met. '
+                             'Use saliency instead')

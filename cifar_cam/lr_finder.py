@@ -6,168 +6,17 @@
 __all__ = ['lr_range_test', 'smooth', 'suggest_rates', 'plot_range_test']
 
 # %% ../nbs/04_lr_finder.ipynb #0d5f0667
-import math
-import random
-import warnings
 from collections.abc import Callable, Iterable
-from contextlib import contextmanager
-from copy import deepcopy
 
 import numpy as np
 import pandas as pd
 import torch
 from torch import nn
 
-from .core import (
-    check_number, deprecated, preserve_modes, preserve_random_state, progress_bar)
-from .optimizer import check_owner
-
-# %% ../nbs/04_lr_finder.ipynb #975a78a7
-@contextmanager
-def preserve_order(
-    source, # what batches come from: a DataLoader, a list, any object that can be read again
-):
-    "Leave the order in which `source` gives its batches as it was: its generators and counters."
-    parts, todo = [], [source]
-    while todo:
-        part = todo.pop()
-        if any(part is p for p in parts): continue
-        parts.append(part)
-        inner = (getattr(part, name, None) for name in ('sampler', 'batch_sampler', 'dataset'))
-        todo += [v for v in inner if v is not None]
-    fields = [(p, dict(vars(p))) for p in parts if hasattr(p, '__dict__')]
-    values = [v for _, own in fields for v in own.values()]
-    torches = [(v, v.get_state()) for v in values if isinstance(v, torch.Generator)]
-    numpys = [(v, v.bit_generator.state) for v in values if isinstance(v, np.random.Generator)]
-    pythons = [(v, v.getstate()) for v in values if isinstance(v, random.Random)]
-    try: yield
-    finally:
-        for part, own in fields:
-            vars(part).clear()
-            vars(part).update(own)
-        for v, state in torches: v.set_state(state)
-        for v, state in numpys: v.bit_generator.state = state
-        for v, state in pythons: v.setstate(state)
-
-@contextmanager
-def preserve_training(
-    model:nn.Module, # its parameters, gradients, buffers and modes are kept
-    optimizer:torch.optim.Optimizer, # its parameters, state and groups are kept
-):
-    "Leave a model and its optimizer as they were before the `with` block, whatever happens in it."
-    optimized = (p for g in optimizer.param_groups for p in g['params'])
-    params = list({id(p): p for p in (*model.parameters(), *optimized)}.values())
-    tensors = [(t, t.detach().clone()) for t in (*params, *model.buffers())]
-    gradients = [(p, p.grad, None if p.grad is None else p.grad.clone()) for p in params]
-    groups = [(g, {k: v if k == 'params' else deepcopy(v) for k, v in g.items()})
-              for g in optimizer.param_groups]
-    state, names = deepcopy(optimizer.state_dict()), set(vars(optimizer))
-    try:
-        with preserve_modes(model): yield
-    finally:
-        with torch.no_grad():
-            for t, before in tensors: t.copy_(before)
-            for p, grad, before in gradients:
-                p.grad = grad
-                if grad is not None: grad.copy_(before)
-        optimizer.load_state_dict(state)
-        for g, before in groups:
-            g.clear()
-            g.update(before)
-        optimizer.param_groups = [g for g, _ in groups]
-        for name in set(vars(optimizer)) - names: delattr(optimizer, name)
-
-# old names, with a warning
-__getattr__ = deprecated(__name__, dict(
-    kept_order='lr_finder:preserve_order', kept_training='lr_finder:preserve_training'))
-
-# %% ../nbs/04_lr_finder.ipynb #7570c580
-def make_finder(
-    model:nn.Module, # the model to test
-    optimizer:torch.optim.Optimizer, # over its parameters
-    loss_function:Callable, # of `(model(x), y)`
-    dtype:torch.dtype|None=None, # torch.bfloat16 or float16 for mixed precision
-): # an `LRFinder`, whose training step is used
-    "torch-lr-finder's object on the model's device."
-    with warnings.catch_warnings():
-        warnings.simplefilter('ignore')
-        from torch_lr_finder import LRFinder
-    if dtype is None: return LRFinder(model, optimizer, loss_function)
-    kind = next(model.parameters()).device.type
-    scaler = torch.amp.GradScaler(kind, enabled=dtype == torch.float16)
-    mixed = dict(device_type=kind, dtype=dtype)
-    return LRFinder(model, optimizer, loss_function, amp_backend='torch', amp_config=mixed,
-                    grad_scaler=scaler)
-
-def endless_batches(
-    batches:Iterable, # of `(x, y)`, readable again and again
-): # yields `(x, y)`
-    "The batches, from their beginning again when they end; an error says what is wrong with one."
-    while True:
-        batch = None
-        for batch in batches:
-            if not isinstance(batch, (tuple, list)) or len(batch) < 2:
-                raise TypeError(f'batches must give pairs (x, y); got {type(batch).__name__}. '
-                                'Wrap them: [(b["x"], b["y"]) for b in loader]')
-            yield batch[0], batch[1]
-        if batch is None:
-            raise ValueError('batches must hold at least one batch (x, y); got none. '
-                             'Check the loader and its batch size')
-
-@torch.no_grad()
-def valid_accuracy(
-    finder, # from `make_finder`
-    valid:Iterable, # batches of `(x, y)` with classes y
-    dtype:torch.dtype|None=None, # as in `make_finder`
-)->float: # 0..1
-    "The accuracy on `valid`, in evaluation mode and in the precision of the training step."
-    finder.model.eval()
-    right = total = 0
-    with torch.autocast(finder.device.type, dtype, enabled=dtype is not None):
-        for x, y, *_ in valid:
-            x, y = finder._move_to_device(x, y)
-            right, total = right + (finder.model(x).argmax(1) == y).sum().item(), total + len(y)
-    if not total:
-        raise ValueError('valid must hold at least one image; got none. '
-                         'Leave it out, or check the loader')
-    return right/total
-
-def check_range(
-    model:nn.Module, # what the caller gave,
-    optimizer:torch.optim.Optimizer, # over parameters of `model`
-    batches, # what the caller gave for training
-    valid, # and for validation, or None
-    start:float, # first rate
-    end:float, # last rate
-    steps:int, # number of steps
-    diverge:float, # where it ends early, above 1
-): # nothing
-    "Raise an error if a range test cannot start."
-    for name, source in (('batches', batches), ('valid', valid)):
-        if source is None and name == 'valid': continue
-        kind = type(source).__name__
-        if not hasattr(source, '__iter__'):
-            raise TypeError(f'{name} must be an iterable of (x, y); got {kind}. '
-                            'Put one batch in a list')
-        if hasattr(source, '__next__'):
-            raise TypeError(f'{name} must be readable more than once, or its order could not be '
-                            f'put back; got {kind}. Use list({name}) or a DataLoader')
-    if not 0 < start < end < math.inf:
-        raise ValueError('start and end must be rates with 0 < start < end; '
-                         f'got {start} and {end}. Try 1e-5 and 1')
-    check_number('steps', steps, 10, whole=True, advice='100 is usual')
-    check_number('diverge', diverge, 1, outside=(1,), advice='4 is usual')
-    check_owner(model, optimizer)
-
-def is_over(
-    loss:float, # of the newest step
-    losses:list[float], # of the steps before it
-    diverge:float, # how many times the mean so far is too much
-)->bool: # True if the loss is no number, or far above what was usual; the latter from step 11 on
-    "Has the loss left the range worth looking at?"
-    if not math.isfinite(loss): return True
-    usual = np.mean(losses or [loss])
-    return len(losses) >= 10 and loss > usual + (diverge - 1)*abs(usual)
+from .core import deprecated, preserve_random_state, progress_bar
+from cifar_cam.range_test import (
+    check_range, endless_batches, is_over, make_finder, preserve_order, preserve_training,
+    valid_accuracy)
 
 # %% ../nbs/04_lr_finder.ipynb #5ea8ac20
 def lr_range_test(
@@ -224,7 +73,7 @@ def smooth(
     weights = np.exp(-((places[:, None] - places)/width)**2/2) # (steps, steps)
     return weights @ values / weights.sum(1)
 
-# %% ../nbs/04_lr_finder.ipynb #07e2c0b3
+# %% ../nbs/04_lr_finder.ipynb #6781e315
 def find_valley(
     values, # one number a step
 )->tuple[int,int]: # the step where it begins, the step where it ends
@@ -241,6 +90,7 @@ def find_valley(
     last = int(length.argmax())
     return int(begin[last]), last
 
+# %% ../nbs/04_lr_finder.ipynb #07e2c0b3
 def read_curve(
     table:pd.DataFrame, # from `lr_range_test`
     column:str, # 'loss' or 'accuracy'
@@ -300,3 +150,8 @@ def plot_range_test(
     low, high = min(suggestions.values()), max(suggestions.values())
     ax.set_title(f'{len(suggestions)} rules, answers from {low:.1e} to {high:.1e}', fontsize=11)
     return ax
+
+# old names, with a warning
+__getattr__ = deprecated(__name__, dict(
+    kept_order='range_test:preserve_order', kept_training='range_test:preserve_training',
+    check_range='range_test:check_range'))

@@ -8,6 +8,7 @@ __all__ = ['orthogonalise', 'Muon', 'make_optimizer']
 # %% ../nbs/hood/optimizer.ipynb #26fbc549
 from functools import cache
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -124,3 +125,53 @@ def make_optimizer(
     options = dict(params=[g for g in groups if g['params']], lr=lr, weight_decay=weight_decay)
     if name == 'sgd': return torch.optim.SGD(momentum=momentum, nesterov=momentum > 0, **options)
     return (torch.optim.Adam if name == 'adam' else torch.optim.AdamW)(**options)
+
+# %% ../nbs/hood/optimizer.ipynb #cc7aa296
+# name -> its options
+SCHEDULES = {
+    'constant': (), 'plateau': ('factor', 'patience', 'threshold', 'cooldown', 'min_lr'),
+    'onecycle': ('pct_start', 'anneal_strategy', 'div_factor', 'final_div_factor', 'three_phase'),
+    'triangular': ('warmup',), 'cosine': ('span',), 'piecewise': ('points',)}
+
+_SHARE = dict(low=0, high=1, outside=(0, 1), advice='It is a share of the run: try 0.2')
+_COUNT = dict(low=0, whole=True, advice='It is a number of epochs: try 3')
+_TIMES = dict(low=0, outside=(0,), advice='It is a ratio: try 25')
+LIMITS = {  # option -> what it must be
+    'warmup': _SHARE, 'pct_start': _SHARE, 'patience': _COUNT, 'cooldown': _COUNT,
+    'factor': dict(low=0, high=1, outside=(0, 1), advice='Try 0.1'),
+    'threshold': dict(low=0, advice='Try 1e-4'), 'min_lr': dict(low=0, advice='Try 0'),
+    'span': dict(low=0, outside=(0,), advice='It is a number of epochs'),
+    'div_factor': _TIMES, 'final_div_factor': _TIMES}
+
+# %% ../nbs/hood/optimizer.ipynb #f61a82b1
+def check_schedule(name, epochs, options, steps=1):
+    "Refuse a name, a length or options of `make_schedule` that cannot be."
+    if name not in SCHEDULES: raise choice_error('schedule', name, SCHEDULES)
+    check_number('epochs', epochs, 1, whole=True, advice='Try 4')
+    check_number('steps', steps, 1, whole=True, advice='Use len(batches)')
+    for option, value in options.items():
+        if option not in SCHEDULES[name]:
+            raise choice_error(f'an option of {name}', option, SCHEDULES[name] or ['(none)'])
+        if option in LIMITS: check_number(option, value, **LIMITS[option])
+        if option == 'anneal_strategy' and value not in ('cos', 'linear'):
+            raise choice_error(option, value, ('cos', 'linear'))
+    if name == 'piecewise': check_points(options.get('points'))
+
+# %% ../nbs/hood/optimizer.ipynb #9e632d1d
+def points_factor(
+    points:list[tuple], # (epoch, factor) pairs, epochs rising from 0; the last ends the run
+    share:float, # 0..1, the share of the run that is done
+)->float: # what the peak learning rate is multiplied with
+    "The straight lines between `points`, at `share`; a shorter run takes all of them, only faster."
+    epochs, factors = zip(*points, strict=True)
+    return float(np.interp(share*epochs[-1], epochs, factors))
+
+def check_points(points):
+    "Refuse points that make no schedule."
+    try: table = np.array(points, dtype=float)
+    except (TypeError, ValueError): table = np.zeros(0)
+    if table.ndim == 2 and table.shape[1] == 2 and len(table) > 1 and np.isfinite(table).all():
+        epochs, factors = table.T
+        if epochs[0] == 0 and (np.diff(epochs) > 0).all() and (factors >= 0).all(): return
+    raise ValueError('points must be two or more pairs (epoch, factor), epochs rising from 0, '
+                     f'factors 0 or more; got {points!r}. Try [(0, 0), (5, 1), (24, 0)]')

@@ -25,11 +25,12 @@ from .core import (
     atomic_path, choice_error, command, finish_run, new_run, plain_errors, read_run,
     results_folder, run_card, seed_everything)
 from .data import load_cifar10, load_sample, split_train_valid
-from .optimizer import OPTIMIZERS, check_number, make_optimizer, pick_precision
+from .epochs import epoch_line, step_minutes, tensorboard_log
+from .optimizer import (
+    OPTIMIZERS, check_number, check_schedule, make_optimizer, pick_precision)
 from .resnet import david_resnet, resnet18
 from .transfer import finetune_all, freeze_6, freeze_10, imagenet_resnet18, mini_dropout
-from .train import (
-    Batches, check_schedule, evaluate, fit, make_schedule, plain_pipeline, tensorboard_log)
+from .train import Batches, evaluate, fit, make_schedule, plain_pipeline
 
 # %% ../nbs/12_recipes.ipynb #a1b50004
 @dataclass(frozen=True)
@@ -63,13 +64,26 @@ MODELS = {  # name -> makes a network with 10 classes
     'finetune-all': finetune_all, 'freeze-6': freeze_6, 'freeze-10': freeze_10,
     'mini-dropout': mini_dropout}
 
-# %% ../nbs/12_recipes.ipynb #cc671699
+# %% ../nbs/12_recipes.ipynb #78768d5a
 def make_model(
     name:str, # a key of `MODELS`
 )->nn.Module: # in training mode, on the CPU
     "The network that a recipe names."
     if name not in MODELS: raise choice_error('model', name, MODELS)
     return MODELS[name]()
+
+def epoch_sizes(
+    recipe:Recipe, # its `sizes` and `epochs` count
+)->list[int]|None: # image width of each epoch; None if the recipe leaves the images as they are
+    "The image width of each epoch of `recipe`."
+    if not recipe.sizes: return None
+    shares, widths = zip(*recipe.sizes, strict=True)
+    if abs(sum(shares) - 1) > 1e-6:
+        raise ValueError(f'the shares in sizes must add up to 1; got {sum(shares)} '
+                         f'from {recipe.sizes}')
+    middles = (np.arange(recipe.epochs) + 0.5)/recipe.epochs
+    which = np.searchsorted(np.cumsum(shares), middles).clip(max=len(widths) - 1)
+    return [int(widths[i]) for i in which]
 
 # %% ../nbs/12_recipes.ipynb #473790fb
 _TRANSFER = dict(  # what four experiments share
@@ -110,7 +124,7 @@ RECIPES = {recipe.name: recipe for recipe in (
            sizes=((0.33, 16), (0.33, 24), (0.34, 32)), note='ours'),
 )} # name -> recipe
 
-# %% ../nbs/12_recipes.ipynb #f60056c9
+# %% ../nbs/12_recipes.ipynb #27ca9afb
 def check_fields(
     recipe:Recipe, # with fields that someone changed
 )->Recipe: # the same
@@ -126,19 +140,6 @@ def check_fields(
         raise ValueError('valid must be above 0 for the schedule plateau, which watches validation '
                          'images; got 0. Hold some back, or choose another schedule')
     return recipe
-
-def epoch_sizes(
-    recipe:Recipe, # its `sizes` and `epochs` count
-)->list[int]|None: # image width of each epoch; None if the recipe leaves the images as they are
-    "The image width of each epoch of `recipe`."
-    if not recipe.sizes: return None
-    shares, widths = zip(*recipe.sizes, strict=True)
-    if abs(sum(shares) - 1) > 1e-6:
-        raise ValueError(f'the shares in sizes must add up to 1; got {sum(shares)} '
-                         f'from {recipe.sizes}')
-    middles = (np.arange(recipe.epochs) + 0.5)/recipe.epochs
-    which = np.searchsorted(np.cumsum(shares), middles).clip(max=len(widths) - 1)
-    return [int(widths[i]) for i in which]
 
 # %% ../nbs/12_recipes.ipynb #22c9ee49
 def find_recipe(
@@ -173,23 +174,6 @@ def recipe_data(
         train = np.sort(np.random.default_rng(seed).permutation(train)[:images])
     return dict(train=(x[train], y[train]), valid=(x[held], y[held]), test=test)
 
-# %% ../nbs/12_recipes.ipynb #9523d2db
-def step_minutes(
-    history:pd.DataFrame, # from `fit`
-    steps:int, # steps an epoch
-)->float: # minutes
-    "Minutes of training: each epoch's median step times their number, so that pauses do not count."
-    return float((history.step_seconds*steps).sum()/60)
-
-def epoch_line(
-    history:pd.DataFrame, # from `fit`
-)->str: # one line of text
-    "The last epoch in words, for a log."
-    row = history.iloc[-1]
-    train, valid = (f'{part} loss {row[f"{part}_loss"]:.3f}, accuracy {row[f"{part}_accuracy"]:.3f}'
-                    for part in ('train', 'valid'))
-    return f'epoch {row.epoch:.0f}: {train}; {valid}; {row["size"]:.0f} px, {row.seconds:.0f} s'
-
 # %% ../nbs/12_recipes.ipynb #f44c0a53
 def run_recipe(
     recipe:Recipe, # from `find_recipe`
@@ -217,6 +201,24 @@ def run_recipe(
             finish_run(run, model.state_dict(), history, card)
             remove_checkpoint(checkpoint)
     return card
+
+# %% ../nbs/12_recipes.ipynb #9287743c
+def train_facts(
+    recipe:Recipe, # what was trained
+    data:dict, # from `recipe_data`
+    history:pd.DataFrame, # from `fit`
+    test:dict, # from `evaluate`
+    steps:int, # steps an epoch
+)->dict: # plain values
+    "What the card says of a training: images, accuracies, minutes."
+    held, number = (len(data['valid'][1]) if recipe.valid else 0), len(data['train'][1])
+    watched = len(data['valid'][1][:recipe.watched]) if recipe.valid else 0
+    return dict(split=f'{number:,} train / {held:,} held back',
+                step_minutes=round(step_minutes(history, steps), 2), train_images=number,
+                valid_images=watched, valid_accuracy=history.valid_accuracy.iloc[-1],
+                test_images=test['images'], test_loss=test['loss'],
+                test_accuracy=test['accuracy'], seconds=round(history.seconds.sum(), 1),
+                steps=steps*recipe.epochs)
 
 # %% ../nbs/12_recipes.ipynb #e8c63389
 def train_recipe(
@@ -247,13 +249,7 @@ def train_recipe(
                   prepare=prepare, identity=identity, **options)
     # as a report judges it
     test = evaluate(model, *data['test'], precision='float32', prepare=prepare)
-    held, number = (len(data['valid'][1]) if recipe.valid else 0), len(data['train'][1])
-    card.update(split=f'{number:,} train / {held:,} held back',
-                step_minutes=round(step_minutes(history, len(train)), 2), train_images=number,
-                valid_images=len(valid[1]) if recipe.valid else 0,
-                valid_accuracy=history.valid_accuracy.iloc[-1], test_images=test['images'],
-                test_loss=test['loss'], test_accuracy=test['accuracy'],
-                seconds=round(history.seconds.sum(), 1), steps=len(train)*recipe.epochs)
+    card |= train_facts(recipe, data, history, test, len(train))
     earlier = read_checkpoint(checkpoint)['software'][:-1] if rank == 0 else []
     if earlier: card['earlier'] = earlier  # other software, hardware or processes than at the end
     return model, history, card
@@ -336,6 +332,7 @@ def read_results(
     known = [(card, path) for card, path in cards if card['recipe']['name'] in RECIPES]
     return [(card, pd.read_csv(path)) for card, path in known if not changed_fields(card)]
 
+# %% ../nbs/12_recipes.ipynb #3379be36
 def run_row(
     recipe:Recipe, # from `RECIPES`
     card:dict, # of a run of it

@@ -7,7 +7,6 @@ __all__ = ['train_step', 'Batches', 'evaluate', 'make_schedule', 'schedule_rates
 
 # %% ../nbs/05_train.ipynb #b3bbb4a3
 import math
-import statistics
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -15,21 +14,21 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import torch
-import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.optim import lr_scheduler
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from cifar_cam.augment import batch_pipeline, evaluation_pipeline, step_generator
-from cifar_cam.checkpoints import (
-    State, check_weights, kept_files, load_checkpoint, note_software, run_identity,
-    save_checkpoint, smaller_rate)
-from cifar_cam.core import (
-    check_number, choice_error, deprecated, preserve_modes, progress_bar)
-from cifar_cam.data import check_images, check_labels, normalise
+from cifar_cam.checkpoints import State, check_weights, save_checkpoint
+from cifar_cam.checks import check_images, check_labels
+from cifar_cam.core import check_number, deprecated, preserve_modes, progress_bar
+from cifar_cam.data import normalise
+from cifar_cam.epochs import (
+    check_fit, check_history, count_step, finish_epoch, go_on, in_training, keep_epoch,
+    make_state, told_where)
 from cifar_cam.hooks import predict as predict_batches
-from cifar_cam.optimizer import check_owner, pick_precision
+from cifar_cam.optimizer import check_schedule, pick_precision, points_factor
+from cifar_cam.pixels import resize
 
 # %% ../nbs/05_train.ipynb #3d4f7197
 def train_step(
@@ -93,16 +92,26 @@ class Batches:
             here, draws = rows[mine].to(self.images.device), {k: v[mine] for k, v in draws.items()}
             yield self.pipeline.apply(self.images[here], draws), self.labels[here], len(rows)
 
-# %% ../nbs/05_train.ipynb #0b39bf5d
-def resize(
-    x:Tensor, # images `(B,3,H,W)`
-    size:int|None, # new width and height in pixels; None leaves them alone
-)->Tensor: # `(B,3,size,size)`
-    "Images shrunk to `size` with an average that leaves no stripes (bilinear, antialiased)."
-    if size is None or size == x.shape[-1]: return x
-    check_number('size', size, 1, whole=True, advice='Try 24')
-    return F.interpolate(x, (size, size), mode='bilinear', antialias=True, align_corners=False)
+# %% ../nbs/05_train.ipynb #5aa5e0f3
+def plain_pipeline(
+    name:str, # a key of `augment.PIPELINES`
+)->Callable: # uint8 `(B,32,32,3)` -> float32 `(B,3,h,w)`
+    "The pipeline `name` with chance taken out: what validation and test images go through."
+    pipeline = evaluation_pipeline(name)
+    return lambda images: pipeline.apply(images, {})
 
+def minutes_to(
+    history:pd.DataFrame, # from `fit`
+    accuracy:float, # validation accuracy, 0..1
+    steps:int, # steps per epoch
+)->float: # minutes of training steps; NaN if it was never reached
+    "Minutes of training until the validation accuracy first was `accuracy` after an epoch."
+    check_history(history)
+    minutes = (history.step_seconds*steps/60).cumsum()
+    reached = history.valid_accuracy >= accuracy
+    return round(float(minutes[reached.idxmax()]), 1) if reached.any() else math.nan
+
+# %% ../nbs/05_train.ipynb #0b39bf5d
 def predict_images(
     model:nn.Module, # images -> logits; its mode is left as found
     images, # uint8 `(N,32,32,3)`
@@ -168,54 +177,6 @@ def make_schedule(
     schedule.asked = dict(name=name, options=options) # for the identity of the run
     return schedule
 
-# %% ../nbs/05_train.ipynb #4e30e170
-# name -> its options
-SCHEDULES = {
-    'constant': (), 'plateau': ('factor', 'patience', 'threshold', 'cooldown', 'min_lr'),
-    'onecycle': ('pct_start', 'anneal_strategy', 'div_factor', 'final_div_factor', 'three_phase'),
-    'triangular': ('warmup',), 'cosine': ('span',), 'piecewise': ('points',)}
-
-_SHARE = dict(low=0, high=1, outside=(0, 1), advice='It is a share of the run: try 0.2')
-_COUNT = dict(low=0, whole=True, advice='It is a number of epochs: try 3')
-_TIMES = dict(low=0, outside=(0,), advice='It is a ratio: try 25')
-LIMITS = {  # option -> what it must be
-    'warmup': _SHARE, 'pct_start': _SHARE, 'patience': _COUNT, 'cooldown': _COUNT,
-    'factor': dict(low=0, high=1, outside=(0, 1), advice='Try 0.1'),
-    'threshold': dict(low=0, advice='Try 1e-4'), 'min_lr': dict(low=0, advice='Try 0'),
-    'span': dict(low=0, outside=(0,), advice='It is a number of epochs'),
-    'div_factor': _TIMES, 'final_div_factor': _TIMES}
-
-def check_schedule(name, epochs, options, steps=1):
-    "Refuse a name, a length or options of `make_schedule` that cannot be."
-    if name not in SCHEDULES: raise choice_error('schedule', name, SCHEDULES)
-    check_number('epochs', epochs, 1, whole=True, advice='Try 4')
-    check_number('steps', steps, 1, whole=True, advice='Use len(batches)')
-    for option, value in options.items():
-        if option not in SCHEDULES[name]:
-            raise choice_error(f'an option of {name}', option, SCHEDULES[name] or ['(none)'])
-        if option in LIMITS: check_number(option, value, **LIMITS[option])
-        if option == 'anneal_strategy' and value not in ('cos', 'linear'):
-            raise choice_error(option, value, ('cos', 'linear'))
-    if name == 'piecewise': check_points(options.get('points'))
-
-def points_factor(
-    points:list[tuple], # (epoch, factor) pairs, epochs rising from 0; the last ends the run
-    share:float, # 0..1, the share of the run that is done
-)->float: # what the peak learning rate is multiplied with
-    "The straight lines between `points`, at `share`; a shorter run takes all of them, only faster."
-    epochs, factors = zip(*points, strict=True)
-    return float(np.interp(share*epochs[-1], epochs, factors))
-
-def check_points(points):
-    "Refuse points that make no schedule."
-    try: table = np.array(points, dtype=float)
-    except (TypeError, ValueError): table = np.zeros(0)
-    if table.ndim == 2 and table.shape[1] == 2 and len(table) > 1 and np.isfinite(table).all():
-        epochs, factors = table.T
-        if epochs[0] == 0 and (np.diff(epochs) > 0).all() and (factors >= 0).all(): return
-    raise ValueError('points must be two or more pairs (epoch, factor), epochs rising from 0, '
-                     f'factors 0 or more; got {points!r}. Try [(0, 0), (5, 1), (24, 0)]')
-
 # %% ../nbs/05_train.ipynb #7b767732
 def schedule_rates(
     name:str, # as in `make_schedule`
@@ -238,6 +199,9 @@ def schedule_rates(
     return rates
 
 # %% ../nbs/05_train.ipynb #e15d2e83
+#| exporti
+
+# %% ../nbs/05_train.ipynb #07f32e86
 def train_epoch(
     network:nn.Module, # `state.model`, or the same wrapped for several processes
     state:State, # changed in place
@@ -257,14 +221,9 @@ def train_epoch(
                        initial=state.step, leave=False)
     for x, y, whole in train.epoch(state.epoch, state.step):
         x, lr = resize(x, size).contiguous(memory_format=torch.channels_last), group['lr']
-        try:
+        with told_where(state, lr, checkpoint, train.world):
             loss, logits = train_step(network, x, y, state.optimizer, state.scaler, precision,
                                       label_smoothing, train.world/whole)
-        except FloatingPointError as error: raise diverged(error, state, lr, checkpoint) from None
-        except RuntimeError as error: # with several processes, one may be gone
-            if train.world == 1 or not ('gloo' in str(error) or 'NCCL' in str(error)): raise
-            raise ConnectionError('another process of this run has ended. Start the same command '
-                                  'again to go on from the last checkpoint') from None
         if not isinstance(state.schedule, lr_scheduler.ReduceLROnPlateau): state.schedule.step()
         if state.average is not None: state.average.update_parameters(state.model)
         times.append(time.perf_counter() - start)
@@ -276,89 +235,8 @@ def train_epoch(
             save_checkpoint(checkpoint, state)
             saved = start = time.perf_counter()
     bar.close()
+    check_weights(state, checkpoint)
     return times
-
-# %% ../nbs/05_train.ipynb #14803b5b
-def count_step(state, bar, lr, loss, right, images, seconds):
-    "One step on: in the sums of the epoch and in the progress bar."
-    news = dict(loss=loss, correct=right, images=images, seconds=seconds, lr=0)
-    state.sums = {k: state.sums[k] + v for k, v in news.items()}
-    state.step += 1
-    sums = state.sums
-    mean, accuracy = (f'{sums[name]/sums["images"]:.3f}' for name in ('loss', 'correct'))
-    bar.set_postfix(loss=mean, accuracy=accuracy, lr=f'{lr:.2g}',
-                    images_per_second=f'{images/seconds:.0f}', refresh=False)
-    bar.update()
-
-def diverged(error, state, lr, checkpoint):
-    "The error for a loss that is no number: where it was, and what to do."
-    place = f'epoch {state.epoch + 1}, step {state.step + 1}, learning rate {lr:.3g}'
-    return FloatingPointError(f'{error} at {place}. {smaller_rate(checkpoint)}')
-
-def finish_epoch(
-    state:State, # changed in place: one more row, one more epoch
-    times:list[float], # seconds of each step
-    size:int, # width of the images
-    result:dict, # of `evaluate` on the validation images
-    train:Batches, # tells how many processes there are
-    checkpoint:str|Path|None=None, # for the message if the loss is no number
-)->None:
-    "Write the epoch's row and tell the plateau schedule the validation loss."
-    loss = torch.tensor(result['loss'], device=train.images.device, dtype=torch.float64)
-    if train.world > 1: dist.broadcast(loss, 0) # every process must decide alike
-    loss, sums = loss.item(), state.sums
-    if not math.isfinite(loss):
-        raise FloatingPointError(f'the validation loss is {loss} after epoch {state.epoch + 1}. '
-                                 f'{smaller_rate(checkpoint)}')
-    if isinstance(state.schedule, lr_scheduler.ReduceLROnPlateau): state.schedule.step(loss)
-    state.rows.append(dict(
-        epoch=state.epoch + 1, train_loss=sums['loss']/sums['images'],
-        train_accuracy=sums['correct']/sums['images'], valid_loss=loss,
-        valid_accuracy=result['accuracy'], lr=sums['lr'], size=size,
-        seconds=round(sums['seconds'], 3),
-        step_seconds=round(statistics.median(times), 5) if times else None))
-    state.epoch, state.step, state.sums = state.epoch + 1, 0, {}
-
-def plain_pipeline(
-    name:str, # a key of `augment.PIPELINES`
-)->Callable: # uint8 `(B,32,32,3)` -> float32 `(B,3,h,w)`
-    "The pipeline `name` with chance taken out: what validation and test images go through."
-    pipeline = evaluation_pipeline(name)
-    return lambda images: pipeline.apply(images, {})
-
-def make_average(
-    model:nn.Module, # the network that is trained
-    decay:float, # 0..1, share of the old average kept at each step; 0 for no average
-)->AveragedModel|None:
-    "A moving average of the weights (and buffers) of `model`."
-    check_number('ema', decay, 0, 1, outside=(1,), advice='0 is off; try 0.99')
-    if not decay: return None
-    return AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(decay), use_buffers=True)
-
-def check_history(history):
-    "Refuse a table that is no history of a run."
-    if 'valid_accuracy' in history and len(history): return
-    raise ValueError('history must be a table of fit with at least one epoch; got '
-                     f'{len(history)} rows of {list(history)[:5]}. Take what fit returned')
-
-def check_fit(valid, epochs, label_smoothing, sizes, minutes):
-    "Refuse options of `fit` that cannot be."
-    check_number('epochs', epochs, 1, whole=True, advice='Try 4')
-    check_number('label_smoothing', label_smoothing, 0, 1, advice='Try 0.1')
-    check_number('minutes', minutes, 0, advice='Try 10')
-    if not isinstance(valid, (tuple, list)) or len(valid) != 2:
-        raise TypeError(f'valid must be a pair (images, labels); got {type(valid).__name__}. '
-                        'Hold some back with split_train_valid(labels)')
-    if not len(valid[0]):
-        raise ValueError('valid must hold images to look at after each epoch; got none. '
-                         'Hold some back with split_train_valid(labels)')
-    check_images(valid[0])
-    check_labels(valid[1], len(valid[0]))
-    if sizes is None: return
-    if not isinstance(sizes, (tuple, list)) or len(sizes) != epochs:
-        raise ValueError(f'sizes must have one width per epoch, {epochs}; got {sizes!r}. '
-                         'Use None to leave the images alone')
-    for size in sizes: check_number('sizes', size, 1, whole=True, advice='Try 32')
 
 # %% ../nbs/05_train.ipynb #88a9f15f
 def fit(
@@ -382,63 +260,25 @@ def fit(
 )->pd.DataFrame: # the history, one row per epoch
     "Train `model` and return its history; a killed run started again goes on from `checkpoint`."
     check_fit(valid, epochs, label_smoothing, sizes, minutes)
-    torch.set_flush_denormal(True) # numbers near 0 slow a CPU down tenfold
-    device, model = next(model.parameters()).device, model.to(memory_format=torch.channels_last)
-    dtype, width = pick_precision(device, precision), prepare(train.images[:1]).shape[-1]
+    model = model.to(memory_format=torch.channels_last)
+    dtype = pick_precision(next(model.parameters()).device, precision)
     schedule = schedule or make_schedule('constant', optimizer, epochs, len(train))
-    scaler = torch.amp.GradScaler(device.type, enabled=dtype == torch.float16)
-    state = State(model, optimizer, schedule, scaler, make_average(model, ema))
-    check_owner(model, optimizer)
-    if checkpoint:
-        seen = dict(epochs=epochs, precision=str(dtype).removeprefix('torch.'), sizes=sizes,
-                    label_smoothing=label_smoothing, ema=ema) | (identity or {})
-        state.identity = run_identity(model, train, valid, optimizer, schedule, seen)
-        if kept_files(checkpoint): load_checkpoint(checkpoint, state)
-        note_software(state, device, train.world)
+    state = make_state(model, optimizer, schedule, dtype, ema)
+    if checkpoint: go_on(checkpoint, state, train, valid, identity or {}, epochs=epochs,
+                         precision=dtype, sizes=sizes, label_smoothing=label_smoothing, ema=ema)
     network = nn.parallel.DistributedDataParallel(model) if train.world > 1 else model
     while state.epoch < epochs:
         size = sizes[state.epoch] if sizes else None
-        with preserve_modes(model):
-            model.train()
+        with in_training(model):
             times = train_epoch(network, state, train, dtype, label_smoothing, size,
                                 checkpoint, minutes, progress)
-        check_weights(state, checkpoint)
         result = evaluate(state.average or model, *valid, precision=precision,
                           size=size, prepare=prepare)
-        finish_epoch(state, times, size or width, result, train, checkpoint)
-        if train.rank == 0:
-            if checkpoint: save_checkpoint(checkpoint, state)
-            for function in on_epoch: function(pd.DataFrame(state.rows))
+        width = size or prepare(train.images[:1]).shape[-1]
+        finish_epoch(state, times, width, result, train, checkpoint)
+        if train.rank == 0: keep_epoch(state, checkpoint, on_epoch)
     if state.average is not None: model.load_state_dict(state.average.module.state_dict())
     return pd.DataFrame(state.rows)
-
-# %% ../nbs/05_train.ipynb #5aa5e0f3
-def tensorboard_log(
-    folder:str|Path, # where TensorBoard looks; made at the end of the first epoch
-): # a function for `on_epoch`
-    "Write each epoch's numbers for TensorBoard."
-    try: from torch.utils.tensorboard import SummaryWriter
-    except ImportError:
-        raise ImportError('TensorBoard is not installed. Run: pip install tensorboard') from None
-    writer = None
-    def write(history):
-        nonlocal writer
-        writer, row = writer or SummaryWriter(str(folder)), history.iloc[-1]
-        for name in history.columns.drop('epoch'):
-            writer.add_scalar(name, row[name], int(row.epoch))
-        writer.flush()
-    return write
-
-def minutes_to(
-    history:pd.DataFrame, # from `fit`
-    accuracy:float, # validation accuracy, 0..1
-    steps:int, # steps per epoch
-)->float: # minutes of training steps; NaN if it was never reached
-    "Minutes of training until the validation accuracy first was `accuracy` after an epoch."
-    check_history(history)
-    minutes = (history.step_seconds*steps/60).cumsum()
-    reached = history.valid_accuracy >= accuracy
-    return round(float(minutes[reached.idxmax()]), 1) if reached.any() else math.nan
 
 # %% ../nbs/05_train.ipynb #e0cfcaa3
 def plot_history(
@@ -478,7 +318,9 @@ def live_curve(): # a function for `on_epoch`
 # %% ../nbs/05_train.ipynb #b4f9b9cf
 # the old names, with a warning
 MOVED = {name: f'optimizer:{name}' for name in (
-    'POLAR_ROUNDS', 'OPTIMIZERS', 'orthogonalise', 'Muon', 'make_optimizer')} | {
+    'POLAR_ROUNDS', 'OPTIMIZERS', 'SCHEDULES', 'orthogonalise', 'Muon', 'make_optimizer')} | {
+    'make_average': 'epochs:make_average', 'tensorboard_log': 'epochs:tensorboard_log',
+    'load_checkpoint': 'checkpoints:load_checkpoint',
     'take_tensors': 'checkpoints:flatten_state', 'put_tensors': 'checkpoints:unflatten_state',
     'join_processes': 'checkpoints:join_processes', 'hold_run': 'checkpoints:hold_run',
     'what_is_kept': 'checkpoints:what_is_kept', 'predict': 'train:predict_images'}

@@ -29,9 +29,8 @@ from torch import nn
 from cifar_cam import recipes
 from cifar_cam.checkpoints import hold_run, what_is_kept
 from cifar_cam.core import plain_errors
-from cifar_cam.optimizer import OPTIMIZERS
+from cifar_cam.optimizer import OPTIMIZERS, SCHEDULES
 from cifar_cam.resnet import LayerNorm
-from cifar_cam.train import SCHEDULES
 
 STEPS = 4  # per epoch, in every case
 LIVES = ({'die_at': STEPS + 2}, {'die_at': STEPS}, {})  # in epoch 2; at the first step of epoch 3; to the end

@@ -9,7 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch.utils.data import DataLoader, Dataset, Subset
 
-from cifar_cam import augment
+from cifar_cam import augment, pixels
+from cifar_cam.albumentations_twin import import_albumentations, seed_worker
 from cifar_cam.augment import (
     PIPELINES,
     AugmentedImages,
@@ -25,14 +26,11 @@ from cifar_cam.augment import (
     albumentations_pipeline,
     batch_pipeline,
     evaluation_pipeline,
-    fill_boxes,
     find_pipeline,
-    import_albumentations,
-    reflect_index,
-    seed_worker,
     step_generator,
 )
 from cifar_cam.data import STD, load_sample, normalise
+from cifar_cam.pixels import FILL, fill_boxes, reflect_index
 
 
 @pytest.fixture(scope='module')
@@ -250,8 +248,8 @@ def test_boxes_are_painted_one_by_one(images):
     painted = fill_boxes(torch.from_numpy(images[:2]).permute(0, 3, 1, 2), boxes).permute(0, 2, 3, 1).numpy()
     want = images[:2].copy()
     for i, several in enumerate(boxes.tolist()):
-        for top, left, height, width in several: want[i, top:top + height, left:left + width] = augment.FILL
-    assert augment.FILL == (125, 123, 114) and np.array_equal(painted, want)
+        for top, left, height, width in several: want[i, top:top + height, left:left + width] = FILL
+    assert FILL == (125, 123, 114) and np.array_equal(painted, want)
 
 
 def test_a_quarter_turn_is_exact_and_counter_clockwise(x):
@@ -325,9 +323,11 @@ def test_every_step_of_a_run_has_a_generator_of_its_own():
     assert len(seeds) == 20*391
 
 
-@pytest.mark.parametrize('old, new', [('mirror', 'reflect_index'), ('choose', 'where_uint8'), ('turn', 'rotate')])
+@pytest.mark.parametrize('old, new', [('mirror', 'pixels.reflect_index'), ('choose', 'pixels.where_uint8'), ('turn', 'augment.rotate')])
 def test_an_old_name_is_found_with_a_warning(old, new):
-    with pytest.warns(DeprecationWarning, match=f'is now cifar_cam.augment.{new}'): assert getattr(augment, old) is getattr(augment, new)
+    with pytest.warns(DeprecationWarning, match=f'is now cifar_cam.{new}'): found = getattr(augment, old)
+    home, name = new.split('.')
+    assert found is getattr(dict(augment=augment, pixels=pixels)[home], name)
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason='needs a CUDA device')

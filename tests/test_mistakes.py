@@ -63,7 +63,8 @@ from cifar_cam.mistakes import (
     prediction_table,
     saved_analysis,
 )
-from cifar_cam.resnet import load_pretrained, pretrained_path, resnet18
+from cifar_cam.pretrained import pretrained_path
+from cifar_cam.resnet import load_pretrained, resnet18
 
 needs_weights = pytest.mark.skipif(not pretrained_path().is_file(), reason='no embedded weights')
 

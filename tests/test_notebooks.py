@@ -2,6 +2,7 @@
 
 These are the cells that `nbdev_test` runs, and those that it leaves out.
 """
+import json
 import os
 import subprocess
 import sys
@@ -32,3 +33,30 @@ def tree(root):
 
 def test_there_are_notebooks():
     assert len(notebooks) >= 12
+
+
+@pytest.fixture(scope='module')
+def own_run(tmp_path_factory):
+    "A run folder as a reader has one: the ResNet-18 with LayerNorm after one step."
+    from cifar_cam.core import new_run
+    from cifar_cam.recipes import find_recipe, recipe_data, run_recipe
+    data = {part: (images[:8], labels[:8]) for part, (images, labels) in recipe_data(sample=True).items()}
+    run = new_run('own', tmp_path_factory.mktemp('runs'))
+    run_recipe(find_recipe('layernorm-plateau', epochs=1, batch_size=8), run, data, device='cpu', precision='float32', progress=False)
+    return run
+
+
+@pytest.mark.parametrize('lesson, last', [('06_gradcam', 'naive = naive_grad_cam('), ('07_cam_methods', 'at_layer3 = [')])
+def test_a_lesson_takes_a_run_of_the_readers_own(lesson, last, own_run, tmp_path):
+    "From the first cell to its first maps, with `RUN` set to that folder."
+    cells = json.loads((here.parent/'nbs'/f'{lesson}.ipynb').read_text(encoding='utf-8'))['cells']
+    cells = [cell for cell in cells if cell['cell_type'] == 'code']
+    cells = cells[:next(i for i, cell in enumerate(cells) if last in ''.join(cell['source'])) + 1]
+    changed = [cell for cell in cells if ''.join(cell['source']).startswith('RUN = None')]
+    assert len(changed) == 1
+    changed[0]['source'] = ''.join(changed[0]['source']).replace('RUN = None', f'RUN = {str(own_run)!r}', 1)
+    check = f"from cifar_cam.core import read_run\nassert (model.fc.weight.cpu() == read_run({str(own_run)!r}).weights['fc.weight']).all()"
+    (tmp_path/'own.ipynb').write_text(json.dumps(dict(cells=[*cells, dict(cell_type='code', source=check)])))
+    done = subprocess.run([sys.executable, here/'run_as_colab.py', tmp_path/'own.ipynb'], cwd=tmp_path, capture_output=True, text=True,
+                          env=dict(os.environ, PYTHONPATH=str(here.parent)))
+    assert done.returncode == 0, f'{done.stdout[-3000:]}\n{done.stderr[-3000:]}'

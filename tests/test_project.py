@@ -1,4 +1,5 @@
 "The project agrees with itself: owner, modules, README, saved outputs."
+import ast
 import json
 import re
 import subprocess
@@ -82,6 +83,27 @@ def test_each_exercise_is_tried_with_right_and_wrong_answers(path):
     if path.stem == '13_your_run': return  # the reader's own run is the exercise
     tried = re.findall(r'test_exercise\(\s*(\w+)', '\n'.join(code))
     assert len(checks) >= 2 and set(checks) <= set(tried), f'not tried: {set(checks) - set(tried)}'
+
+
+MOST = {'one definition': 40, 'several': 25}  # lines of code in a cell of a lesson; a class, a function or a table may be longer
+LONGER = {'08_faithfulness', '08b_ground_truth', '09_mistakes', '10_causes', '11_transfer'}  # until they are under the same limit
+
+
+def one_definition(code):
+    "Is a cell a single class, function or table, perhaps with private parts of it?"
+    body = ast.parse(code).body
+    if not all(isinstance(node, (ast.FunctionDef, ast.ClassDef, ast.Assign)) for node in body): return False
+    names = [getattr(node, 'name', None) or ast.unparse(node.targets[0]) for node in body]
+    return sum(name[0] != '_' for name in names) <= 1
+
+
+@pytest.mark.parametrize('path', [path for path in numbered if path.stem not in LONGER], ids=lambda p: p.stem)
+def test_no_cell_of_a_lesson_is_a_wall(path):
+    for i, cell in enumerate(cells(path)):
+        lines = [line for line in ''.join(cell['source']).split('\n') if line.strip() and not line.startswith('#|')]
+        if cell['cell_type'] != 'code' or len(lines) <= MOST['several']: continue
+        most = MOST['one definition' if one_definition('\n'.join(lines)) else 'several']
+        assert len(lines) <= most, f'cell {i} has {len(lines)} lines, {most} are allowed: split it, or move what no lesson teaches into the hood'
 
 
 @pytest.mark.parametrize('path', sorted((root/'.github'/'workflows').glob('*.yml')), ids=lambda p: p.stem)

@@ -34,7 +34,8 @@ from cifar_cam.report import (
     write_page,
     write_report,
 )
-from cifar_cam.resnet import david_resnet, load_pretrained, pretrained_path, resnet18
+from cifar_cam.pretrained import pretrained_path
+from cifar_cam.resnet import david_resnet, load_pretrained, resnet18
 
 chromium = shutil.which('chromium') or shutil.which('chromium-browser') or shutil.which('google-chrome')
 chromedriver = shutil.which('chromedriver')

@@ -14,9 +14,10 @@ from torchvision.models import resnet18 as vision_resnet18
 from torchvision.models.resnet import BasicBlock
 
 from cifar_cam import core, resnet
-from cifar_cam.resnet import (
-    NORMS, Block, LayerNorm, check_batch, david_resnet, draw_receptive_fields, init_weights, kernel_stride_padding, load_pretrained,
-    pretrained_card, pretrained_path, receptive_box, resnet18, save_pretrained, summary)
+from cifar_cam.checks import check_batch
+from cifar_cam.layers import kernel_stride_padding
+from cifar_cam.pretrained import pretrained_card, pretrained_path, save_pretrained
+from cifar_cam.resnet import NORMS, Block, LayerNorm, david_resnet, draw_receptive_fields, init_weights, load_pretrained, receptive_box, resnet18, summary
 
 BATCH_NORM = nn.modules.batchnorm._BatchNorm
 

@@ -20,14 +20,14 @@ import small_run
 import torch
 from filelock import FileLock
 
-from cifar_cam import checkpoints, optimizer, recipes, train
+from cifar_cam import checkpoints, epochs, optimizer, recipes, train
 from cifar_cam.checkpoints import hold_run, read_checkpoint
 from cifar_cam.core import new_run, read_run
 from cifar_cam.data import load_sample, normalise
-from cifar_cam.optimizer import OPTIMIZERS, make_optimizer
-from cifar_cam.train import (
-    SCHEDULES, Batches, evaluate, fit, live_curve, make_schedule, minutes_to, plain_pipeline, predict_images, resize, schedule_rates,
-    tensorboard_log)
+from cifar_cam.epochs import tensorboard_log
+from cifar_cam.optimizer import OPTIMIZERS, SCHEDULES, make_optimizer
+from cifar_cam.pixels import resize
+from cifar_cam.train import Batches, evaluate, fit, live_curve, make_schedule, minutes_to, plain_pipeline, predict_images, schedule_rates
 
 script = str(Path(__file__).parent/'small_run.py')
 unlike = ['seconds', 'step_seconds']  # columns that no two runs share
@@ -321,6 +321,20 @@ def test_a_flipped_bit_in_the_newest_checkpoint_is_noticed_and_the_previous_one_
     assert '\n' not in str(caught.value)
 
 
+def test_a_damaged_checkpoint_never_takes_the_place_of_a_whole_one(tmp_path):
+    class NextCut(small_run.SmallNet):
+        "Stops at its second training step: one more checkpoint is written."
+        def forward(self, x):
+            if self.training and self.steps == 1: raise KeyboardInterrupt
+            return super().forward(x)
+    start(tmp_path/'run', net=PowerCut)
+    for net in (NextCut, NextCut, small_run.SmallNet):
+        flip(tmp_path/'run'/ROTATED[0])
+        with pytest.warns(UserWarning, match='is taken'): start(tmp_path/'run', net=net)
+    start(tmp_path/'whole')
+    same_run(tmp_path/'run', tmp_path/'whole')
+
+
 def flip(path):
     "Change one bit of the last tensor in a file."
     damaged = bytearray(path.read_bytes())
@@ -466,14 +480,14 @@ def test_tensorboard_finds_the_last_loss(tmp_path):
     assert event.step == 3 and event.value == pytest.approx(1.0)
 
 
-@pytest.mark.parametrize('name', ['POLAR_ROUNDS', 'OPTIMIZERS', 'orthogonalise', 'Muon', 'make_optimizer', 'take_tensors', 'put_tensors', 'join_processes',
-                                  'predict'])
+@pytest.mark.parametrize('name', ['POLAR_ROUNDS', 'OPTIMIZERS', 'SCHEDULES', 'orthogonalise', 'Muon', 'make_optimizer', 'make_average', 'tensorboard_log',
+                                  'take_tensors', 'put_tensors', 'join_processes', 'load_checkpoint', 'predict'])
 def test_old_names_are_found_with_a_warning(name):
     home, new = train.MOVED[name].split(':')
     with pytest.warns(DeprecationWarning, match=f'cifar_cam.train.{name} is now cifar_cam.{home}.{new}'): found = getattr(train, name)
-    assert found is getattr(dict(optimizer=optimizer, checkpoints=checkpoints, train=train)[home], new)
+    assert found is getattr(dict(optimizer=optimizer, checkpoints=checkpoints, train=train, epochs=epochs)[home], new)
 
 
 def test_names_of_version_0_1_that_stayed():
-    for name in ('SCHEDULES', 'pick_precision', 'resize', 'State', 'save_checkpoint', 'load_checkpoint', 'train_epoch', 'make_average', 'finish_epoch'):
+    for name in ('pick_precision', 'resize', 'State', 'save_checkpoint', 'train_epoch', 'finish_epoch'):
         assert name in vars(train)
