@@ -451,6 +451,8 @@ def test_a_lesson_runs_the_network_when_its_button_is_pressed(page, server, widt
     try:
         ship = sample_indices('test')[load_sample('test')[1] == CLASSES.index('ship')][0]
         wait_for(lambda: f'Test image {ship}: ship' in page.text('title'))
+        height = 'const e = document.documentElement; return e.scrollHeight <= e.clientHeight'
+        assert page.run(fits) and page.run(height)  # no page that scrolls within a page
         large = re.compile(r'runtime/|network\.onnx|worker')
         assert not [path for path in server.asked if large.search(path)]
         page.start()
@@ -460,8 +462,7 @@ def test_a_lesson_runs_the_network_when_its_button_is_pressed(page, server, widt
         page.stroke((4, 16), (28, 16))
         page.settle()
         assert page.percentages() != before
-        height = 'const e = document.documentElement; return e.scrollHeight <= e.clientHeight'
-        assert page.run(fits) and page.run(height)  # no page that scrolls within a page
+        assert page.run(fits) and page.run(height)
     finally:
         page.driver.switch_to.default_content()
         server.asked.clear()

@@ -16,7 +16,7 @@ root = Path(__file__).resolve().parent.parent
 nbs = root/'nbs'
 sys.path.insert(0, str(root/'tools'))
 import make_readme  # noqa: E402
-from finish_site import finish, finish_page, outside_loads  # noqa: E402
+from finish_site import BADGE, finish, finish_page, outside_loads  # noqa: E402
 
 notebooks = sorted(path for path in nbs.rglob('*.ipynb') if '.ipynb_checkpoints' not in path.parts)
 name = lambda path: path.relative_to(nbs).as_posix()
@@ -124,6 +124,13 @@ def test_every_figure_has_alt_text(path):
             if any(kind.startswith('image/') for kind in data):
                 assert re.search(r'^#\| *fig-alt: *\S.{20,}', source(cell), re.M), f'cell {i} draws a figure without #| fig-alt'
             for image in re.findall(r'<img\b[^>]*>', ''.join(data.get('text/html', ''))): assert 'alt="' in image, f'cell {i}: {image[:80]}'
+
+
+@each_page
+def test_no_page_loads_an_image_from_elsewhere(path):
+    outside = re.compile(r'(?:!\[[^\]]*\]\(|<img\b[^>]*\ssrc=")(https?:[^)"\s]+)')
+    found = {image for text in texts(path) for image in outside.findall(text)}
+    assert found <= {BADGE}, 'a reader asks this site alone; finish_site.py replaces the badge'
 
 
 @each_page

@@ -27,7 +27,8 @@ from live_network import VARIANTS, export_network, fingerprint, packed
 
 from cifar_cam.data import CLASSES, MEAN, STD, load_sample
 from cifar_cam.download import cache_folder
-from cifar_cam.resnet import load_pretrained, pretrained_card
+from cifar_cam.pretrained import pretrained_card
+from cifar_cam.resnet import load_pretrained
 
 ROOT = Path(__file__).resolve().parent.parent
 SOURCES = ROOT/'live'

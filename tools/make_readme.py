@@ -51,9 +51,13 @@ SIDEBAR = {
     'Mistakes': {'09_mistakes.ipynb': '09 Where is it wrong?', '10_causes.ipynb': '10 What explains a mistake?'},
     'Experiments': {'11_transfer.ipynb': '11 Transfer', '12_recipes.ipynb': '12 Recipes', '13_your_run.ipynb': '13 Your own run',
                     'quirks.ipynb': 'Quirks of the published projects'},
-    'Under the hood': {'hood/core.ipynb': 'Runs, seeds, errors', 'hood/download.ipynb': 'Fetching CIFAR-10', 'hood/hooks.ipynb': 'Hooks and targets',
-                       'hood/optimizer.ipynb': 'Optimizers', 'hood/checkpoints.ipynb': 'Checkpoints', 'hood/metrics.ipynb': 'Metrics',
-                       'hood/explorers.ipynb': 'Explorers', 'hood/report.ipynb': 'The report'},
+    'Under the hood': {'hood/core.ipynb': 'Runs, seeds, errors', 'hood/download.ipynb': 'Fetching CIFAR-10', 'hood/checks.ipynb': 'Checks of arguments',
+                       'hood/figures.ipynb': 'Pictures and tables', 'hood/pixels.ipynb': 'Moving bytes',
+                       'hood/albumentations_twin.ipynb': 'Twin in Albumentations', 'hood/layers.ipynb': 'Layers and windows',
+                       'hood/davidnet.ipynb': 'DavidNet', 'hood/pretrained.ipynb': 'The embedded weights',
+                       'hood/range_test.ipynb': 'The range test', 'hood/epochs.ipynb': 'Around an epoch', 'hood/optimizer.ipynb': 'Optimizers',
+                       'hood/checkpoints.ipynb': 'Checkpoints', 'hood/hooks.ipynb': 'Hooks and targets', 'hood/channels.ipynb': 'One channel at a time',
+                       'hood/metrics.ipynb': 'Metrics', 'hood/explorers.ipynb': 'Explorers', 'hood/report.ipynb': 'The report'},
     'Reference': {'glossary.ipynb': 'Glossary', 'benchmarks.ipynb': 'Benchmarks'},
 }
 
@@ -77,6 +81,7 @@ def sidebar_text():
 
 
 NAMES = dict(cpu='CPU', cuda='GPU')
+WIDTHS = {'lesson': 8, 'question': 16, 'read first': 6}  # of the table's columns, beside each other
 
 
 def times():
@@ -97,7 +102,7 @@ def lesson_table():
     devices = {}  # 'cpu' and 'cuda' -> the machine
     for row in measured.values(): devices |= {device: row[device] for device in ('cpu', 'cuda') if row.get(device)}
     titles = ['lesson', 'question', 'read first', 'reading', *(f'run, {NAMES[device]}' for device in devices)]
-    lines = [f'| {" | ".join(titles)} |', '|---' * len(titles) + '|']
+    lines = [f'| {" | ".join(titles)} |', '|' + '|'.join('-' * WIDTHS.get(title, 4) for title in titles) + '|']  # pandoc reads widths
     for name, question, needs in LESSONS:
         if name not in minutes: continue
         seconds = [duration(measured.get(name, {}).get(f'{device}_seconds')) for device in devices]
@@ -105,9 +110,9 @@ def lesson_table():
         lines.append(f'| {" | ".join([f"[{number} {word}]({name}.ipynb)", question, needs, f"{minutes[name]} min", *seconds])} |')
     where = '; '.join(f'{NAMES[device]}: {machine}' for device, machine in devices.items())
     running = f' Running: all cells from top to bottom, without those behind the switch `LONG` ({where}).' if where else ''
-    note = (f'Reading: 150 words of prose a minute and seven seconds a line of code, {sum(minutes.values())/60:.0f} hours in all.{running} Each lesson '
-            'exports one module of the same name (`05_train` is `cifar_cam.train`) and ends with exercises that check themselves; the machinery '
-            f'below the lessons has [notebooks of its own](https://github.com/{config.user}/{config.repo}/tree/{config.branch}/nbs/hood).')
+    note = (f'Reading: 150 words of prose a minute and seven seconds a line of code, {sum(minutes.values())/60:.0f} hours in all.{running} Lessons 01 to '
+            '12 each export one module of the same name (`05_train` is `cifar_cam.train`) and end with exercises that check themselves; the machinery '
+            f'below them has [notebooks of its own](https://github.com/{config.user}/{config.repo}/tree/{config.branch}/nbs/hood).')
     return '\n'.join(lines) + '\n\n' + note
 
 
@@ -149,13 +154,20 @@ def to_github(text):
     return re.sub(r'src="(?!https?:)([^"]+)"', r'src="nbs/\1"', text).replace(mark + '\n\n', '')
 
 
+def tests_badge():
+    "Whether the tests pass, for GitHub alone: a page of the site loads nothing from another host."
+    page = f'https://github.com/{config.user}/{config.repo}/actions/workflows/test.yml'
+    return f'[![tests]({page}/badge.svg)]({page})'
+
+
 def readme_text():
-    "The README: the index's markdown and visible outputs."
+    "The README: title, badge, then the index's other markdown and its visible outputs."
     parts = []
     for cell in read_nb(nbs/'index.ipynb').cells:
         if cell.cell_type == 'markdown': parts.append(cell.source)
         elif 'hide' not in extract_directives(cell, remove=False):
             parts += [''.join(o['data']['text/markdown']) for o in cell.outputs if 'text/markdown' in o.get('data', {})]
+    parts.insert(1, tests_badge())
     head = '<!-- Made from nbs/index.ipynb by tools/make_readme.py: change it there. -->\n\n'
     return head + to_github('\n\n'.join(part.strip() for part in parts)) + '\n'
 

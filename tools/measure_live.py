@@ -112,7 +112,7 @@ def table(rows, card):
     "The rows in Markdown."
     chosen = choose(rows)
     lines = [
-        f"{card['hardware']}, {card['threads']} threads, onnxruntime {card['onnxruntime']}; "
+        f"{card['hardware']}, {card['threads']} thread{'s' * (card['threads'] > 1)}, onnxruntime {card['onnxruntime']}; "
         f"weights {card['fingerprint']}.", '',
         '| weights of the convolutions | download, MB | same answer, validation '
         '| accuracy, validation | accuracy, test | lost / gained, test '
