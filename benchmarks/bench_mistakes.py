@@ -14,11 +14,11 @@ from cifar_cam.mistakes import (
     class_maps,
     confused_pairs,
     confusion,
-    images_of,
     per_class,
     plot_evidence,
     prediction_table,
 )
+from cifar_cam.pictures import images_of
 from cifar_cam.resnet import load_pretrained
 
 

@@ -4,14 +4,11 @@
 
 # %% auto #0
 __all__ = ['foreground', 'near_duplicates', 'doubtful_labels', 'mark_doubtful', 'candidate_causes', 'compare_groups',
-           'human_votes', 'verdicts']
+           'human_votes', 'verdicts', 'add_votes']
 
 # %% ../nbs/10_causes.ipynb #79af8ce9
 #| code-fold: true
-import copy
 import hashlib
-import json
-import math
 from io import BytesIO
 from pathlib import Path
 
@@ -21,11 +18,16 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .core import load_tensors, package_file, progress_bar
+from .core import deprecated, package_file, progress_bar
 from .data import CLASSES, normalise
 from .gradcam import resize_maps
-from .metrics import check_table, wilson_interval
+from .metrics import check_table, to_study, wilson_interval
 from .mistakes import class_maps, confusion, image_logits, per_class
+from .people import (
+    VERDICTS, VOTES_SHA256, check_votes, entropy, error_by_agreement, favourites, people_facts,
+    votes_of, votes_text)
+from .pictures import otsu_threshold, pixel_facts
+from .twins import TWIN, max_cross_correlation, nearest_training, thumbnails
 
 # %% ../nbs/10_causes.ipynb #cadb48d4
 def look_alikes(
@@ -37,21 +39,6 @@ def look_alikes(
     both = {frozenset((i, j)): counts[i, j] + counts[j, i]
             for i in range(len(CLASSES)) for j in range(i)}
     return [pair for pair in sorted(both, key=both.get, reverse=True)[:n] if both[pair]]
-
-def error_by_subset(
-    table:pd.DataFrame, # with the columns `doubtful` and `duplicate`
-)->pd.DataFrame: # choice, images, mistakes, error, low, high; one row per choice of images
-    "The error on all images, without doubtful labels, without near-duplicates, without both."
-    choices = {'all images': table, 'without doubtful labels': table[~table.doubtful],
-               'without near-duplicates': table[~table.duplicate],
-               'without both': table[~table.doubtful & ~table.duplicate]}
-    rows = []
-    for name, chosen in choices.items():
-        wrong, n = int((chosen.true != chosen.predicted).sum()), len(chosen)
-        low, high = wilson_interval(wrong, n)
-        rows.append(dict(choice=name, images=n, mistakes=wrong, error=wrong/n if n else np.nan,
-                         low=low, high=high))
-    return pd.DataFrame(rows)
 
 def plot_groups(
     compared:pd.DataFrame, # from `compare_groups`
@@ -71,102 +58,15 @@ def plot_groups(
            title=f'{int(rows.clear.sum())} of {len(rows)} groups are clear (blue)')
     return ax
 
-def error_overlap(
-    table:pd.DataFrame, # of one network
-    other:pd.DataFrame, # of another network, on the same images
-)->dict: # mistakes, other_mistakes, both_wrong, same_wrong_class, expected_both_wrong
-    "How many mistakes two networks share, and how many they would share by chance."
-    same = np.array_equal(table['index'], other['index'])
-    if not same or not np.array_equal(table.true, other.true):
-        raise ValueError('other must speak of the same images in the same order as table; its '
-                         'index or true classes differ. Make both from the same images')
-    a, b = (t.true != t.predicted for t in (table, other.set_index(table.index)))
-    both, agree = a & b, table.predicted == other.predicted.to_numpy()
-    return dict(mistakes=int(a.sum()), other_mistakes=int(b.sum()), both_wrong=int(both.sum()),
-                same_wrong_class=int((both & agree).sum()),
-                expected_both_wrong=float(a.mean()*b.mean()*len(a)) if len(a) else 0.)
-
-def map_agreement(
-    maps:Tensor, # raw maps `(N,h,w)` of one network
-    others:Tensor, # raw maps `(N,h,w)` of another network, the same images and classes
-)->Tensor: # `(N,)`, -1 to 1; 0 where a map is constant
-    "Correlation of two maps, place by place."
-    if maps.shape != others.shape:
-        raise ValueError(f'others must have shape {tuple(maps.shape)}, as maps; '
-                         f'got {tuple(others.shape)}. Take both from the same layer')
-    a, b = (m.float().flatten(1) for m in (maps, others))
-    a, b = (m - m.mean(1, keepdim=True) for m in (a, b))
-    return (a*b).sum(1)/(a.norm(dim=1)*b.norm(dim=1)).clamp(min=1e-12)
-
-def second_network(
-    root:str|Path, # a folder of run folders
-    model:nn.Module, # the first network: the second must have the same shapes and other weights
-    least_images:int=40_000, # training images that a run must have seen: trials do not count
-)->tuple[nn.Module|None,str]: # the second network, or None; the name of its run, or 'not run'
-    "Another finished run of the same kind of network."
-    first = model.state_dict()
-    shapes = {name: value.shape for name, value in first.items()}
-    for card in sorted(Path(root).glob('*/run.json')):
-        file, seen = card.parent/'weights.safetensors', json.loads(card.read_text())
-        if seen.get('train_images', 0) < least_images or not file.is_file():
-            continue
-        weights = load_tensors(file)[0]
-        if {name: value.shape for name, value in weights.items()} != shapes:
-            continue
-        changes = [(value.float() - first[name].float().cpu()).abs().max().item()
-                   for name, value in weights.items()]
-        if max(changes) > 1e-2:
-            other = copy.deepcopy(model).cpu()
-            other.load_state_dict(weights)
-            return other.eval(), card.parent.name
-    return None, 'not run'
-
 # %% ../nbs/10_causes.ipynb #96509128
-def otsu_threshold(
-    values:Tensor, # `(N,M)`, each row from 0 to 1
-    bins:int=64, # steps of the histogram
-)->Tensor: # `(N,1)`, the threshold of each row
-    "Otsu's threshold: it splits a row into the two groups that differ most (Otsu 1979)."
-    place = (values*(bins - 1)).long()
-    counts = torch.zeros(len(values), bins) # (N, bins)
-    share = counts.scatter_add_(1, place, torch.ones_like(values))/values.shape[1]
-    level = torch.arange(bins)/(bins - 1)
-    below, sums = share.cumsum(1), (share*level).cumsum(1)
-    between = (sums[:, -1:]*below - sums).square()/(below*(1 - below)).clamp(min=1e-6)
-    return level[between.argmax(1)][:, None]
-
-def energy_in_mask(
-    maps:Tensor, # raw maps `(N,h,w)`, >= 0
-    masks:Tensor, # bool `(N,H,W)`, such as from `foreground`
-)->Tensor: # `(N,)`, 0 to 1; NaN where a map is zero everywhere
-    "The share of each map's sum that lies inside its mask."
-    large = resize_maps(maps.float().clamp(min=0), masks.shape[1:])
-    return (large*masks).sum((1, 2))/large.sum((1, 2))
-
-def pixel_facts(
-    images:np.ndarray, # uint8 `(N,32,32,3)`
-)->pd.DataFrame: # one row per image
-    "Size, place and colours of the estimated object; brightness, contrast and detail."
-    masks, x = foreground(images), torch.from_numpy(images).float()/255 # (N, 32, 32, 3)
-    grey = x @ torch.tensor([.299, .587, .114]) # (N, 32, 32)
-    blurred = F.avg_pool2d(F.pad(grey[:, None], (1, 1, 1, 1), 'replicate'), 3, 1)[:, 0]
-    sides = masks[:, :2], masks[:, -2:], masks[:, :, :2], masks[:, :, -2:]
-    mean_of = lambda m: (x*m[..., None]).sum((1, 2))/m.sum((1, 2)).clamp(min=1)[:, None] # (N, 3)
-    red, green, blue = x.mean((1, 2)).T
-    return pd.DataFrame(dict(
-        area=masks.float().mean((1, 2)), brightness=grey.mean((1, 2)), contrast=grey.std((1, 2)),
-        sides=(torch.stack([side.sum((1, 2)) for side in sides], 1) >= 4).sum(1),
-        detail=(grey - blurred).std((1, 2)),
-        stands_out=(mean_of(masks) - mean_of(~masks)).norm(dim=1),
-        red=red, green=green, blue=blue))
-
 def image_facts(
     images, # uint8 `(N,32,32,3)`
     labels, # true classes `(N,)`
 )->pd.DataFrame: # one row per image; no network is asked
     "What can be measured on each image: the object's size and place, light, colour and detail."
     parts = [slice(p, p + 1000) for p in range(0, len(images), 1000)]
-    facts = pd.concat([pixel_facts(np.asarray(images[part])) for part in parts], ignore_index=True)
+    pixels = (np.asarray(images[part]) for part in parts)
+    facts = pd.concat([pixel_facts(some, foreground(some)) for some in pixels], ignore_index=True)
     of_class = facts.groupby(np.asarray(labels))
     light = of_class.brightness
     away = (facts.brightness - light.transform('mean')).abs()
@@ -177,72 +77,6 @@ def image_facts(
         distance = (away @ np.linalg.pinv(np.cov(away.T))*away).sum(1)**.5
         facts.loc[rows.index, 'odd_colour'] = distance
     return facts
-
-def to_study(
-    table:pd.DataFrame, # of all test images
-    others:int=700, # surer right answers, at random
-)->pd.DataFrame: # rows of `table`: all mistakes, unsure right answers, some of the sure ones
-    "Images whose maps are compared: a map costs more than a prediction, and most images are easy."
-    wrong = table.true != table.predicted
-    unsure = table.confidence < table.confidence[wrong].quantile(.8) # as four of five mistakes are
-    sure = table[~wrong & ~unsure]
-    some = sure.sample(min(others, len(sure)), random_state=42)
-    return pd.concat([table[wrong], table[~wrong & unsure], some])
-
-def map_facts(
-    model:nn.Module, # the network that made `table`
-    images, # uint8 `(N,32,32,3)`
-    table:pd.DataFrame, # their table
-    prepare=normalise, # uint8 `(B,32,32,3)` -> model input
-)->dict[str,Tensor]: # studied, inside: of `to_study`; hiding_...: one number per mistake
-    "Where each map of the predicted class lies, and what hiding it does to the mistakes."
-    rows, inside, maps = to_study(table), [], []
-    with progress_bar(len(rows), 'maps', unit='image') as bar:
-        for start in range(0, len(rows), 250):
-            part = rows[start:start + 250]
-            pictures = np.asarray(images[part.index.to_numpy()])
-            grids, = class_maps(model, pictures, part, prepare=prepare, of=('predicted',))
-            inside.append(energy_in_mask(grids, foreground(pictures)))
-            maps.append(grids)
-            bar.update(len(part))
-    wrong = rows[rows.true != rows.predicted] # they stand first
-    effect = hiding_effect(model, np.asarray(images[wrong.index.to_numpy()]), wrong,
-                           torch.cat(maps)[:len(wrong)], prepare=prepare)
-    return dict(studied=torch.tensor(rows.index.to_numpy()).int(), inside=torch.cat(inside).half(),
-                **{f'hiding_{name}': torch.tensor(effect[name].to_numpy()).half()
-                   for name in effect})
-
-def hide_region(
-    images, # uint8 `(N,H,W,3)`
-    maps:Tensor, # raw maps `(N,h,w)`
-    share:float=0.25, # of the pixels, those where the map is highest
-)->np.ndarray: # uint8 `(N,H,W,3)`
-    "The images with the brightest region of their maps painted in their mean colour."
-    if not 0 < share < 1:
-        raise ValueError(f'share must lie between 0 and 1; got {share}. Try 0.25')
-    images = np.asarray(images)
-    large = resize_maps(maps.float(), images.shape[1:3]).flatten(1) # (N, H*W)
-    hidden = torch.zeros_like(large, dtype=torch.bool)
-    hidden.scatter_(1, large.topk(round(share*large.shape[1]), 1).indices, True)
-    mean = images.mean((1, 2), keepdims=True).round().astype(np.uint8) # (N, 1, 1, 3)
-    return np.where(hidden.view(images.shape[:3]).numpy()[..., None], mean, images)
-
-def hiding_effect(
-    model:nn.Module, # the classifier
-    pictures, # uint8 `(n,32,32,3)`
-    rows:pd.DataFrame, # their rows of the table
-    maps:Tensor, # raw maps of the predicted class `(n,h,w)`
-    share:float=0.25, # see `hide_region`
-    prepare=normalise, # uint8 `(B,32,32,3)` -> model input
-)->pd.DataFrame: # hidden, control: confidence in the predicted class; says_...: the class then
-    "What becomes of the predicted class when its region, or another image's region, is hidden."
-    result, classes = {}, torch.tensor(rows.predicted.to_numpy(np.int64))[:, None]
-    for name, which in (('hidden', maps), ('control', maps.roll(1, 0))):
-        changed = hide_region(pictures, which, share)
-        p = image_logits(model, changed, prepare=prepare).softmax(1)
-        result[name] = p.gather(1, classes)[:, 0].numpy()
-        result[f'says_{name}'] = p.argmax(1).numpy()
-    return pd.DataFrame(result, index=rows.index)
 
 # %% ../nbs/10_causes.ipynb #f0a0ec43
 def foreground(
@@ -266,65 +100,6 @@ def foreground(
     low, high = distance.amin(1, keepdim=True), distance.amax(1, keepdim=True)
     scaled = (distance - low)/(high - low).clamp(min=.1)
     return (scaled > otsu_threshold(scaled).clamp(min=1/64)).view(n, h, w)
-
-# %% ../nbs/10_causes.ipynb #81fd656a
-TWIN = .7 # from this match on two images count as the same photograph
-
-def thumbnails(
-    images, # uint8 `(N,32,32,3)`
-    down:int=0, # move the window by so many pixels, -2 to 2
-    right:int=0, # and to the right, -2 to 2
-    mirror:bool=False, # True: of the mirror images
-)->Tensor: # `(N,343)`: two parts, each of length 1
-    "The middle 28x28 pixels: colours at 7x7, and grey detail at 14x14."
-    x = torch.from_numpy(np.array(images)).permute(0, 3, 1, 2).float()/255 # (N, 3, 32, 32)
-    x = (x.flip(3) if mirror else x)[:, :, 2+down:30+down, 2+right:30+right]
-    colours = F.avg_pool2d(x, 4) # (N, 3, 7, 7)
-    grey = F.avg_pool2d(x.mean(1, keepdim=True), 2) # (N, 1, 14, 14)
-    parts = (colours - colours.mean((2, 3), keepdim=True),
-             grey - F.avg_pool2d(grey, 5, 1, 2, count_include_pad=False))
-    return torch.cat([F.normalize(part.flatten(1), dim=1) for part in parts], 1)
-
-def nearest_training(
-    features:Tensor, # `(N,D)` of test images, or `(V,N,D)` for V versions of each; the best counts
-    train_features:Tensor, # `(M,D)` of training images
-    k:int=3, # neighbours per image
-    chunk:int=500, # test images at a time
-)->tuple[Tensor,Tensor]: # cosine `(N,k)`, highest first; place in training `(N,k)`
-    "The training images whose description points in the most similar direction."
-    if features.shape[-1] != train_features.shape[1]:
-        raise ValueError(f'features must have shape (N, {train_features.shape[1]}), as '
-                         f'train_features; got {tuple(features.shape)}. Describe both alike')
-    versions = features if features.ndim == 3 else features[None] # (V, N, D)
-    mean, found = train_features.mean(0), []
-    theirs = F.normalize(train_features - mean, dim=1).T.contiguous() # (D, M)
-    for part in versions.split(chunk, 1):
-        best = F.normalize(part[0] - mean, dim=1) @ theirs # (chunk, M)
-        for version in part[1:]:
-            torch.maximum(best, F.normalize(version - mean, dim=1) @ theirs, out=best)
-        found.append(best.topk(k, 1))
-    return torch.cat([f.values for f in found]), torch.cat([f.indices for f in found])
-
-def max_cross_correlation(
-    images, # uint8 `(n,32,32,3)`
-    others, # uint8 `(n,32,32,3)`, one for each image
-    shift:int=3, # how many pixels one may be moved against the other
-)->Tensor: # `(n,)`, -1 to 1; 1 is the same detail
-    "Correlation of the fine detail of two images, best over shifts and mirroring."
-    a, b = (torch.from_numpy(np.array(i)).permute(0, 3, 1, 2).float()/255
-            for i in (images, others)) # (n, 3, 32, 32)
-    a, b = (x - F.avg_pool2d(x, 5, 1, 2, count_include_pad=False) for x in (a, b))
-    n, part = len(a), a[:, :, shift:-shift, shift:-shift]
-    part = part - part.mean((1, 2, 3), keepdim=True)
-    norm = part.square().sum((1, 2, 3)).sqrt().clamp(min=1e-3)
-    box, best = torch.ones(1, *part.shape[1:]), torch.full((n,), -1.)
-    for other in (b, b.flip(3)):
-        # (n, 7, 7), one number for each place
-        product = F.conv2d(other.reshape(1, 3*n, *other.shape[2:]), part, groups=n)[0]
-        total, squares = F.conv2d(other, box)[:, 0], F.conv2d(other.square(), box)[:, 0]
-        deviation = (squares - total.square()/box.numel()).clamp(min=1e-6).sqrt()
-        best = torch.maximum(best, (product/deviation/norm[:, None, None]).amax((1, 2)))
-    return best
 
 # %% ../nbs/10_causes.ipynb #5b829781
 def near_duplicates(
@@ -368,6 +143,71 @@ def mark_doubtful(
                          f'but a {CLASSES[known[differs[0]]]} here. '
                          "Pass indices=sample_indices('test') for the embedded sample")
     return table.assign(doubtful=table['index'].isin(doubts.index))
+
+# %% ../nbs/10_causes.ipynb #2fd3b269
+def energy_in_mask(
+    maps:Tensor, # raw maps `(N,h,w)`, >= 0
+    masks:Tensor, # bool `(N,H,W)`, such as from `foreground`
+)->Tensor: # `(N,)`, 0 to 1; NaN where a map is zero everywhere
+    "The share of each map's sum that lies inside its mask."
+    large = resize_maps(maps.float().clamp(min=0), masks.shape[1:])
+    return (large*masks).sum((1, 2))/large.sum((1, 2))
+
+def map_facts(
+    model:nn.Module, # the network that made `table`
+    images, # uint8 `(N,32,32,3)`
+    table:pd.DataFrame, # their table
+    prepare=normalise, # uint8 `(B,32,32,3)` -> model input
+)->dict[str,Tensor]: # studied, inside: of `to_study`; hiding_...: one number per mistake
+    "Where each map of the predicted class lies, and what hiding it does to the mistakes."
+    rows, inside, maps = to_study(table), [], []
+    with progress_bar(len(rows), 'maps', unit='image') as bar:
+        for start in range(0, len(rows), 250):
+            part = rows[start:start + 250]
+            pictures = np.asarray(images[part.index.to_numpy()])
+            grids, = class_maps(model, pictures, part, prepare=prepare, of=('predicted',))
+            inside.append(energy_in_mask(grids, foreground(pictures)))
+            maps.append(grids)
+            bar.update(len(part))
+    wrong = rows[rows.true != rows.predicted] # they stand first
+    effect = hiding_effect(model, np.asarray(images[wrong.index.to_numpy()]), wrong,
+                           torch.cat(maps)[:len(wrong)], prepare=prepare)
+    return dict(studied=torch.tensor(rows.index.to_numpy()).int(), inside=torch.cat(inside).half(),
+                **{f'hiding_{name}': torch.tensor(effect[name].to_numpy()).half()
+                   for name in effect})
+
+# %% ../nbs/10_causes.ipynb #a01b9e00
+def hide_region(
+    images, # uint8 `(N,H,W,3)`
+    maps:Tensor, # raw maps `(N,h,w)`
+    share:float=0.25, # of the pixels, those where the map is highest
+)->np.ndarray: # uint8 `(N,H,W,3)`
+    "The images with the brightest region of their maps painted in their mean colour."
+    if not 0 < share < 1:
+        raise ValueError(f'share must lie between 0 and 1; got {share}. Try 0.25')
+    images = np.asarray(images)
+    large = resize_maps(maps.float(), images.shape[1:3]).flatten(1) # (N, H*W)
+    hidden = torch.zeros_like(large, dtype=torch.bool)
+    hidden.scatter_(1, large.topk(round(share*large.shape[1]), 1).indices, True)
+    mean = images.mean((1, 2), keepdims=True).round().astype(np.uint8) # (N, 1, 1, 3)
+    return np.where(hidden.view(images.shape[:3]).numpy()[..., None], mean, images)
+
+def hiding_effect(
+    model:nn.Module, # the classifier
+    pictures, # uint8 `(n,32,32,3)`
+    rows:pd.DataFrame, # their rows of the table
+    maps:Tensor, # raw maps of the predicted class `(n,h,w)`
+    share:float=0.25, # see `hide_region`
+    prepare=normalise, # uint8 `(B,32,32,3)` -> model input
+)->pd.DataFrame: # hidden, control: confidence in the predicted class; says_...: the class then
+    "What becomes of the predicted class when its region, or another image's region, is hidden."
+    result, classes = {}, torch.tensor(rows.predicted.to_numpy(np.int64))[:, None]
+    for name, which in (('hidden', maps), ('control', maps.roll(1, 0))):
+        changed = hide_region(pictures, which, share)
+        p = image_logits(model, changed, prepare=prepare).softmax(1)
+        result[name] = p.gather(1, classes)[:, 0].numpy()
+        result[f'says_{name}'] = p.argmax(1).numpy()
+    return pd.DataFrame(result, index=rows.index)
 
 # %% ../nbs/10_causes.ipynb #9aad3254
 def candidate_causes(
@@ -450,62 +290,25 @@ def verdicts(
     if votes is None:
         known = {'label doubtful': wrong.doubtful, 'twin in training': wrong.match >= TWIN}
         return pd.Series(np.select(list(known.values()), list(known), 'not judged'), wrong.index)
-    votes = check_votes(votes, len(table))[wrong['index']]
+    votes = votes_of(votes, wrong)
     agree, top = favourites(votes, wrong.true.to_numpy())
     rules = [wrong.doubtful | (top != wrong.true), agree < .8, wrong.match >= TWIN, agree >= .95,
              agree >= .8]
     return pd.Series(np.select(rules, list(VERDICTS), ''), wrong.index)
 
+# %% ../nbs/10_causes.ipynb #362dcb9c
+def add_votes(
+    table:pd.DataFrame, # of CIFAR-10 test images, with `doubtful` and `match`
+    votes:np.ndarray, # from `human_votes`
+)->pd.DataFrame: # a copy with `people` and `verdict`, empty texts at right answers
+    "Say of each mistake what people said, and which verdict that makes."
+    check_table(table, 'index', 'true', 'predicted', 'doubtful', 'match')
+    found = verdicts(table, votes)
+    said = [votes_text(counts, CLASSES) for counts in votes_of(votes, table.loc[found.index])]
+    columns = pd.DataFrame(dict(people=said, verdict=found), found.index)
+    return table.join(columns.reindex(table.index).fillna(''))
+
 # %% ../nbs/10_causes.ipynb #1b94bbc5
-VOTES_SHA256 = '9b36b4550349af56c79083356312eb4af856cc5fd3caf1f669d40b9d0bbb69ff'
-
-VERDICTS = {
-    'label doubtful': 'raters did not confirm the label, or most people chose another class',
-    'people unsure': 'fewer than 80 % of the people chose the label',
-    'twin in training': 'a training image shows the same detail (match of 0.7 or more)',
-    "the network's own": 'at least 95 % of the people chose the label',
-    'in between': '80 % to 95 % of the people chose the label'}
-
-def check_votes(
-    votes, # to be checked
-    n:int, # images
-)->np.ndarray: # the same as int64
-    "Votes that can be counted, or an error that says what is wrong with them."
-    votes = np.asarray(votes)
-    if votes.shape != (n, len(CLASSES)) or votes.dtype.kind not in 'iu':
-        raise ValueError(f'votes must be whole numbers of shape ({n}, {len(CLASSES)}); '
-                         f'got {votes.dtype} {votes.shape}. Take the counts, not the shares')
-    if (votes < 0).any() or (votes.sum(1) == 0).any():
-        raise ValueError('votes must hold at least one vote per image and none below 0; image '
-                         f'{int(((votes < 0).any(1) | (votes.sum(1) == 0)).argmax())} does not. '
-                         'Take them from human_votes()')
-    return votes.astype(np.int64)
-
-def entropy(
-    p, # `(N,K)`, each row sums to 1
-)->np.ndarray: # `(N,)`, in nats
-    "How undecided each row is: 0 if one class has everything."
-    p = np.asarray(p, dtype=float)
-    return -(p*np.log(np.where(p > 0, p, 1))).sum(1)
-
-def rank_correlation(
-    a, # `(N,)`
-    b, # `(N,)`
-)->tuple[float,float,float]: # Spearman's coefficient; its 95 % interval (Fieller et al. 1957)
-    "Do two columns put the images in the same order?"
-    r = np.corrcoef(pd.Series(a).rank(), pd.Series(b).rank())[0, 1]
-    half = 1.96*1.03/math.sqrt(len(a) - 3)
-    return r, math.tanh(math.atanh(r) - half), math.tanh(math.atanh(r) + half)
-
-def favourites(
-    votes:np.ndarray, # `(N,10)`
-    labels, # true classes `(N,)`
-)->tuple[np.ndarray,np.ndarray]: # share for the label `(N,)`; the class with most votes `(N,)`
-    "How many people agree with each label, and what most of them say; a tie goes to the label."
-    for_label = votes[np.arange(len(labels)), labels]
-    top = np.where(for_label == votes.max(1), labels, votes.argmax(1))
-    return for_label/votes.sum(1), top
-
 def people_groups(
     table:pd.DataFrame, # as of `people_tables`
     agree:np.ndarray, # share of the people who agree with the label
@@ -518,36 +321,6 @@ def people_groups(
     reasons = groups[compared.group[compared.clear & (compared.difference > 0)]].any(axis=1)
     together = compare_groups(pd.DataFrame({'any clear reason': reasons}), table)
     return pd.concat([compared.tail(2), together], ignore_index=True)
-
-def people_facts(
-    parts:dict, # name -> which images, bool `(N,)`
-    table:pd.DataFrame, # as of `people_tables`
-    agree:np.ndarray, # share of the people who agree with the label
-    top:np.ndarray, # what most people say
-    people:np.ndarray, # entropy of the votes
-    network:np.ndarray, # entropy of the network's probabilities
-)->pd.DataFrame: # one row per part
-    "How often people are right, and whether people and network find the same images hard."
-    names = ('images of', 'images', 'one person right', 'majority right', 'sides with the network',
-             'rank correlation', 'low', 'high')
-    return pd.DataFrame([
-        (name, part.sum(), agree[part].mean(), (top == table.true)[part].mean(),
-         (top == table.predicted)[part].sum(), *rank_correlation(people[part], network[part]))
-        for name, part in parts.items()], columns=names)
-
-def error_by_agreement(
-    agree:np.ndarray, # share of the people who agree with the label
-    wrong:np.ndarray, # where the network is wrong
-)->pd.DataFrame: # people, images, mistakes, error, low, high; one row per band of agreement
-    "The network's error on images that people agree on, and on others."
-    names = ['below 50 %', '50 to 80 %', '80 to 95 %', '95 % or more']
-    bands, rows = pd.cut(agree, [0, .5, .8, .95, 1.01], right=False, labels=names), []
-    for band in names:
-        k, n = int(wrong[bands == band].sum()), int((bands == band).sum())
-        low, high = wilson_interval(k, n)
-        rows.append(dict(people=band, images=n, mistakes=k, error=k/n if n else np.nan,
-                         low=low, high=high))
-    return pd.DataFrame(rows)
 
 def people_tables(
     table:pd.DataFrame, # all 10,000 test images, with `doubtful` and the columns of this lesson
@@ -571,3 +344,10 @@ def people_tables(
         agreement=error_by_agreement(agree, wrong),
         facts=people_facts(parts, table, agree, top, *entropies),
         groups=people_groups(table, agree, top))
+
+# %% ../nbs/10_causes.ipynb #8bf48733
+# names that stood here before their rooms were made: old name -> where it is
+MOVED = {name: f'{room}:{name}' for room, names in {
+    'metrics': ('error_by_subset', 'error_overlap', 'map_agreement'),
+    'people': ('rank_correlation',), 'report': ('second_network',)}.items() for name in names}
+__getattr__ = deprecated('cifar_cam.causes', MOVED)

@@ -8,15 +8,19 @@ __all__ = ['explorer', 'mistake_explorer']
 # %% ../nbs/hood/explorers.ipynb #b41eb406
 from io import BytesIO
 
+import numpy as np
 import pandas as pd
 import torch
 from torch import Tensor, nn
 
 from cifar_cam.cam_methods import METHODS, PIXEL_METHODS, find_method
+from cifar_cam.core import check_number
 from cifar_cam.data import CLASSES
 from cifar_cam.gradcam import overlay
 from cifar_cam.hooks import default_layer, predict, unpooled_sizes
-from cifar_cam.mistakes import class_maps, filter_mistakes, images_of, true_name
+from cifar_cam.mistakes import class_maps, filter_mistakes, true_name
+from cifar_cam.people import VERDICTS
+from cifar_cam.pictures import images_of
 
 # %% ../nbs/hood/explorers.ipynb #0306a571
 def turn_page(place:int, by:int, count:int)->int:
@@ -81,9 +85,16 @@ def as_png(figure)->bytes:
 # %% ../nbs/hood/explorers.ipynb #25dd419e
 def pick_images(labels, predicted, true_class=None, only_mistakes=False)->list[int]:
     "Positions of the images whose class is `true_class`, and whose prediction is wrong."
+    for name, classes in (('labels', np.asarray(labels)), ('predicted', np.asarray(predicted))):
+        if classes.ndim != 1 or len(classes) and classes.dtype.kind not in 'iu':
+            raise ValueError(f'{name} must be whole numbers, one class an image; got '
+                             f'{classes.dtype} {classes.shape}. Take them from the same images')
     if len(labels) != len(predicted):
         raise ValueError(f'predicted must have one class per label, {len(labels)}; '
                          f'got {len(predicted)}')
+    # a class without images is no error: nothing is found
+    if true_class is not None:
+        check_number('true_class', true_class, 0, whole=True, advice='None is every class')
     pairs = enumerate(zip(map(int, labels), map(int, predicted), strict=True))
     return [i for i, (true, found) in pairs
             if true_class in (None, true) and (true != found or not only_mistakes)]
@@ -176,13 +187,18 @@ def explorer(
                         lambda place, count: f'{count} of {len(labels)} images')
 
 # %% ../nbs/hood/explorers.ipynb #cde4c219
+def people_line(line)->str: # `line` is a row of the table
+    "What people said about an image and its verdict with the rule, or that this is not known."
+    if not getattr(line, 'verdict', ''): return 'votes of people are not at hand (see add_votes)'
+    return f'people: {line.people}. {line.verdict}: {VERDICTS[line.verdict]}'
+
 def draw_mistake(model, picture, row, method='Grad-CAM'): # a figure
     "One mistake: a uint8 `picture`, and its row of the table as a table of one row."
     both = class_maps(model, picture[None], row, method=method)
     predicted, true = (maps[0].numpy() for maps in both)
     line, top = next(row.itertuples()), max(predicted.max(), true.max(), 1e-12)
     doubt = ', doubtful label' if getattr(line, 'doubtful', False) else ''
-    figure, axes = four_panels(f'{method}, loss {line.loss:.2f}{doubt}')
+    figure, axes = four_panels(f'{method}, loss {line.loss:.2f}{doubt}\n{people_line(line)}')
     draw_panel(axes[0], picture, f'image {line.index}')
     titles = (f'predicted {CLASSES[line.predicted]} {line.confidence:.0%}',
               f'true {true_name(line)} {line.true_confidence:.0%}', 'predicted minus true')
@@ -193,6 +209,7 @@ def draw_mistake(model, picture, row, method='Grad-CAM'): # a figure
         draw_panel(ax, grid, title, True, cmap=colours, vmin=low, vmax=top)
     return figure
 
+# %% ../nbs/hood/explorers.ipynb #c7dd84a9
 def mistake_png(model, images, table, label, method='Grad-CAM')->bytes:
     "The picture of one mistake; `label` is that of its row in the index of `table`."
     row = table.loc[[label]]
@@ -217,19 +234,23 @@ def mistake_view(model, images, table, place=0, method='Grad-CAM', **filters)->t
 def mistake_explorer(
     model:nn.Module, # the classifier that made the mistakes
     images, # uint8 `(N,32,32,3)`
-    table:pd.DataFrame, # of `prediction_table`; with `doubtful` of `mark_doubtful`, if wanted
+    # of `prediction_table`; if wanted with `doubtful` of `mark_doubtful`, `verdict` of `add_votes`
+    table:pd.DataFrame,
     methods:tuple=('Grad-CAM', 'Grad-CAM++', 'LayerCAM', 'EigenCAM', 'Guided Grad-CAM'),
 ): # an ipywidgets box
     "A widget over all mistakes, the one with the highest loss first."
     import ipywidgets as widgets
     every = [('all', None), *((name, c) for c, name in enumerate(CLASSES))]
     menu = lambda words, options: widgets.Dropdown(options=options, description=words)
+    found = set(table.get('verdict', ()))
+    verdicts = [('all', None), *((name, name) for name in VERDICTS if name in found)]
     filters = dict(
         true=menu('true', every), predicted=menu('predicted', every),
         confidence=widgets.FloatRangeSlider(value=(0, 1), min=0, max=1, step=.05,
                                             description='confidence', continuous_update=False),
         doubtful=widgets.Checkbox(description='only doubtful labels',
-                                  disabled='doubtful' not in table))
+                                  disabled='doubtful' not in table),
+        verdict=menu('verdict', verdicts))
     def find(**filters):
         return [(f'{row.index}: {CLASSES[row.true]} -> {CLASSES[row.predicted]}', row.Index)
                 for row in filter_mistakes(table, **filters).itertuples()]

@@ -230,6 +230,7 @@ def stage_layers(
     raise ValueError('layers must be named: no layer of this model returns maps (B, D, h, w). '
                      'Pass layers= and reshape=')
 
+# %% ../nbs/08_faithfulness.ipynb #f224a066
 def narrowest(
     weights:np.ndarray, # `(n,)`, 0 or more
     share:float, # of their sum

@@ -210,3 +210,58 @@ def scores(
                 **{f'top_{k}': share for k, share in top_k(logits, table.true).items()},
                 ece=error(table), temperature=temperature, ece_scaled=error(scaled),
                 loss_scaled=float(scaled.loss.mean()))
+
+# %% ../nbs/hood/metrics.ipynb #a41f84f6
+def error_by_subset(
+    table:pd.DataFrame, # with the columns `doubtful` and `duplicate`
+)->pd.DataFrame: # choice, images, mistakes, error, low, high; one row per choice of images
+    "The error on all images, without doubtful labels, without near-duplicates, without both."
+    choices = {'all images': table, 'without doubtful labels': table[~table.doubtful],
+               'without near-duplicates': table[~table.duplicate],
+               'without both': table[~table.doubtful & ~table.duplicate]}
+    rows = []
+    for name, chosen in choices.items():
+        wrong, n = int((chosen.true != chosen.predicted).sum()), len(chosen)
+        low, high = wilson_interval(wrong, n)
+        rows.append(dict(choice=name, images=n, mistakes=wrong, error=wrong/n if n else np.nan,
+                         low=low, high=high))
+    return pd.DataFrame(rows)
+
+def error_overlap(
+    table:pd.DataFrame, # of one network
+    other:pd.DataFrame, # of another network, on the same images
+)->dict: # mistakes, other_mistakes, both_wrong, same_wrong_class, expected_both_wrong
+    "How many mistakes two networks share, and how many they would share by chance."
+    same = np.array_equal(table['index'], other['index'])
+    if not same or not np.array_equal(table.true, other.true):
+        raise ValueError('other must speak of the same images in the same order as table; its '
+                         'index or true classes differ. Make both from the same images')
+    a, b = (t.true != t.predicted for t in (table, other.set_index(table.index)))
+    both, agree = a & b, table.predicted == other.predicted.to_numpy()
+    return dict(mistakes=int(a.sum()), other_mistakes=int(b.sum()), both_wrong=int(both.sum()),
+                same_wrong_class=int((both & agree).sum()),
+                expected_both_wrong=float(a.mean()*b.mean()*len(a)) if len(a) else 0.)
+
+# %% ../nbs/hood/metrics.ipynb #933b8fc2
+def map_agreement(
+    maps:Tensor, # raw maps `(N,h,w)` of one network
+    others:Tensor, # raw maps `(N,h,w)` of another network, the same images and classes
+)->Tensor: # `(N,)`, -1 to 1; 0 where a map is constant
+    "Correlation of two maps, place by place."
+    if maps.shape != others.shape:
+        raise ValueError(f'others must have shape {tuple(maps.shape)}, as maps; '
+                         f'got {tuple(others.shape)}. Take both from the same layer')
+    a, b = (m.float().flatten(1) for m in (maps, others))
+    a, b = (m - m.mean(1, keepdim=True) for m in (a, b))
+    return (a*b).sum(1)/(a.norm(dim=1)*b.norm(dim=1)).clamp(min=1e-12)
+
+def to_study(
+    table:pd.DataFrame, # of all test images
+    others:int=700, # surer right answers, at random
+)->pd.DataFrame: # rows of `table`: all mistakes, unsure right answers, some of the sure ones
+    "Images whose maps are compared: a map costs more than a prediction, and most images are easy."
+    wrong = table.true != table.predicted
+    unsure = table.confidence < table.confidence[wrong].quantile(.8) # as four of five mistakes are
+    sure = table[~wrong & ~unsure]
+    some = sure.sample(min(others, len(sure)), random_state=42)
+    return pd.concat([table[wrong], table[~wrong & unsure], some])

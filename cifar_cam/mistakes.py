@@ -25,6 +25,7 @@ from .gradcam import overlay
 from .hooks import default_layer
 from .metrics import (
     calibration_error, check_table, reliability, table_from_logits, wilson_interval)
+from .pictures import heat_bar, no_mistakes_note
 from .train import predict_images
 
 # %% ../nbs/09_mistakes.ipynb #15faae13
@@ -249,22 +250,6 @@ def of_classes(
         words += f' taken for {CLASSES[class_index(predicted)]}'
     return table, words
 
-def images_of(
-    rows:pd.DataFrame, # rows of a table
-    table:pd.DataFrame, # the whole table, one row per image, in the order of `images`
-    images, # uint8 `(N,32,32,3)`
-)->np.ndarray: # uint8 `(n,32,32,3)`
-    "The images that `rows` speak of."
-    if len(table) != len(images):
-        raise ValueError(f'table must have one row per image, {len(images)}; got {len(table)}. '
-                         'Is it the table of other images?')
-    place = pd.Series(np.arange(len(table)), index=table['index'])
-    unknown = rows[~rows['index'].isin(place.index)]['index'].tolist()
-    if unknown:
-        raise ValueError(f'rows must be rows of table; image {unknown[0]} is not in it. '
-                         'Is it the table of other images?')
-    return np.asarray(images[place[rows['index']].to_numpy(dtype=np.int64)])
-
 def true_name(
     row, # one row of a table
 )->str: # such as 'cat', or 'cat?' if the label is doubtful
@@ -279,28 +264,6 @@ def caption(
     where = f'test {row.index}\n' if hasattr(row, 'doubtful') else ''
     return (f'{where}true {true_name(row)} {row.true_confidence:.0%}\n'
             f'predicted {CLASSES[row.predicted]} {row.confidence:.0%}')
-
-def no_mistakes_note(
-    rule:str, # the sentence of `choose_mistakes`
-)->np.ndarray: # one axes
-    "A figure that says that there is nothing to show."
-    import matplotlib.pyplot as plt
-    ax = plt.subplots(figsize=(6, 1), layout='constrained')[1]
-    ax.axis('off')
-    ax.text(.5, .5, f'No mistakes to show: {rule}', ha='center', va='center')
-    return np.array([[ax]])
-
-def heat_bar(
-    axes, # of a gallery
-    words:str, # what the colours mean
-)->None:
-    "A colour bar for images under their maps."
-    import matplotlib.pyplot as plt
-    colours = plt.cm.ScalarMappable(plt.Normalize(0, 1), 'inferno')
-    bar = axes.flat[0].figure.colorbar(colours, ax=axes, location='bottom', fraction=.03,
-                                       aspect=50, format='{x:.0%}')
-    bar.ax.tick_params(labelsize=7)
-    bar.set_label(f'{words}, as a share of its largest value', fontsize=8)
 
 def map_layer(
     model:nn.Module, # the classifier
@@ -441,6 +404,7 @@ def filter_mistakes(
     predicted=None, # a class, or None for all
     confidence:tuple=(0., 1.), # lowest and highest
     doubtful:bool=False, # only doubtful labels
+    verdict:str|None=None, # only this verdict of `add_votes`, lesson 10
 )->pd.DataFrame: # the mistakes that pass, highest loss first
     "The mistakes that an explorer offers."
     low, high = confidence
@@ -449,9 +413,13 @@ def filter_mistakes(
                          f'got {confidence}. Try (0., 1.)')
     if doubtful and 'doubtful' not in table:
         raise ValueError('table must have the column doubtful. Make it with mark_doubtful(table)')
+    if verdict is not None and 'verdict' not in table:
+        raise ValueError('table must have the column verdict. Make it with add_votes(table, votes)')
     sure_enough = table.confidence.between(low, high)
     rows, _ = of_classes(table[(table.true != table.predicted) & sure_enough], true, predicted)
-    return (rows[rows.doubtful] if doubtful else rows).sort_values('loss', ascending=False)
+    if doubtful: rows = rows[rows.doubtful]
+    if verdict is not None: rows = rows[rows.verdict == verdict]
+    return rows.sort_values('loss', ascending=False)
 
 # %% ../nbs/09_mistakes.ipynb #22d4aacb
 # names that stood here before metrics and causes got rooms of their own
@@ -460,13 +428,14 @@ MOVED = {
     'share_difference': 'metrics:share_difference', 'top_k': 'metrics:top_k',
     'accuracy_over_confidence': 'metrics:accuracy_coverage',
     'fit_temperature': 'metrics:fit_temperature', 'metrics': 'metrics:scores',
+    'images_of': 'pictures:images_of',
     'doubtful_labels': 'causes:doubtful_labels', 'mark_doubtful': 'causes:mark_doubtful',
-    'nearest_training': 'causes:nearest_training', 'pixel_match': 'causes:max_cross_correlation',
-    'otsu_threshold': 'causes:otsu_threshold', 'foreground': 'causes:foreground',
+    'nearest_training': 'twins:nearest_training', 'pixel_match': 'twins:max_cross_correlation',
+    'otsu_threshold': 'pictures:otsu_threshold', 'foreground': 'causes:foreground',
     'share_inside': 'causes:energy_in_mask', 'hide_region': 'causes:hide_region',
-    'hiding_effect': 'causes:hiding_effect', 'network_agreement': 'causes:error_overlap',
-    'map_agreement': 'causes:map_agreement', 'second_network': 'causes:second_network',
-    'error_left': 'causes:error_by_subset', 'look_alikes': 'causes:look_alikes',
+    'hiding_effect': 'causes:hiding_effect', 'network_agreement': 'metrics:error_overlap',
+    'map_agreement': 'metrics:map_agreement', 'second_network': 'report:second_network',
+    'error_left': 'metrics:error_by_subset', 'look_alikes': 'causes:look_alikes',
     'mistake_groups': 'causes:candidate_causes', 'turn_page': 'explorers:turn_page',
     'draw_mistake': 'explorers:draw_mistake', 'mistake_view': 'explorers:mistake_view',
     'mistake_explorer': 'explorers:mistake_explorer'}

@@ -8,7 +8,9 @@ __all__ = ['write_report', 'compare_runs', 'report_command', 'demo_command']
 # %% ../nbs/hood/report.ipynb #ee1f78a5
 import argparse
 import base64
+import copy
 import io
+import json
 import os
 import re
 import time
@@ -24,23 +26,27 @@ import pandas as pd
 import torch
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from cifar_cam.causes import TWIN, doubtful_labels, error_by_subset, mark_doubtful
+from cifar_cam.causes import add_votes, doubtful_labels, human_votes, mark_doubtful
 from cifar_cam.core import (
     Run, atomic_path, deprecated, file_hash, finish_run, load_tensors, new_run, plain_errors,
-    read_card, read_run, run_card, save_tensors)
+    read_card, read_run, result_file, run_card, save_tensors)
 from cifar_cam.data import (
     CLASSES, load_cifar10, load_sample, normalise, sample_indices, split_train_valid)
 from cifar_cam.download import cache_folder
 from cifar_cam.gradcam import overlay
 from cifar_cam.metrics import (
-    accuracy_coverage, fit_temperature, percent, scores, table_from_logits)
+    accuracy_coverage, error_by_subset, fit_temperature, percent, scores, table_from_logits)
 from cifar_cam.mistakes import (
     check_labelled, choose_mistakes, class_maps, confused_pairs, fingerprint, image_logits,
-    images_of, map_layer, per_class, plot_confusion, plot_gallery, plot_per_class,
+    map_layer, per_class, plot_confusion, plot_gallery, plot_per_class,
     plot_reliability, prediction_table, saved_analysis)
+from cifar_cam.people import VERDICTS, favourites, votes_of
+from cifar_cam.pictures import images_of
 from cifar_cam.recipes import MODELS
-from cifar_cam.resnet import load_pretrained, pretrained_card
+from cifar_cam.pretrained import pretrained_card
+from cifar_cam.resnet import load_pretrained
 from cifar_cam.train import plain_pipeline, plot_history
+from cifar_cam.twins import TWIN
 
 # %% ../nbs/hood/report.ipynb #89219c60
 COLOURS = ('#3b82f6', '#ea7317', '#10a37f', '#a855f7', '#d6336c', '#8a8f98', '#b08900', '#0ea5b7')
@@ -165,6 +171,30 @@ def model_of_run(
                      f'{len(CLASSES)} outputs, as its card says; those of {run.path} do not fit: '
                      f'{min(unfit)[1]}. Is run.json that of another run?')
 
+# %% ../nbs/hood/report.ipynb #a9516265
+def second_network(
+    root:str|Path, # a folder of run folders
+    model:torch.nn.Module, # the first network: the second has its shapes and other weights
+    least_images:int=40_000, # training images that a run must have seen: trials do not count
+)->tuple[torch.nn.Module|None,str]: # the second network, or None; the name of its run, or 'not run'
+    "Another finished run of the same kind of network."
+    first = model.state_dict()
+    shapes = {name: value.shape for name, value in first.items()}
+    for card in sorted(Path(root).glob('*/run.json')):
+        file, seen = card.parent/'weights.safetensors', json.loads(card.read_text())
+        if seen.get('train_images', 0) < least_images or not file.is_file():
+            continue
+        weights = load_tensors(file)[0]
+        if {name: value.shape for name, value in weights.items()} != shapes:
+            continue
+        changes = [(value.float() - first[name].float().cpu()).abs().max().item()
+                   for name, value in weights.items()]
+        if max(changes) > 1e-2:
+            other = copy.deepcopy(model).cpu()
+            other.load_state_dict(weights)
+            return other.eval(), card.parent.name
+    return None, 'not run'
+
 # %% ../nbs/hood/report.ipynb #e20f2bf6
 def check_request(runs, rule, n, seed, more=()):
     "Refuse a choice that `choose_mistakes` would refuse, and a folder in the place of a page."
@@ -221,11 +251,13 @@ class Judged:
     prepare:object # uint8 images -> model input
     what:str # the images in words
     images:np.ndarray # uint8 `(N,32,32,3)`
-    table:pd.DataFrame # of `prediction_table`; with `doubtful` if they are test images
+    # of `prediction_table`; of test images with `doubtful`, `match`, and `people` and `verdict`
+    table:pd.DataFrame
     logits:torch.Tensor # `(N,10)`
     scaled:tuple # of `scaled_logits`
     rows:pd.DataFrame # the chosen mistakes
     rule:str # how they were chosen, in words
+    votes:np.ndarray|None=None # what people said, `(10000,10)`
 
     @cached_property
     def pictures(self): return images_of(self.rows, self.table, self.images)
@@ -238,22 +270,44 @@ class Judged:
     @cached_property
     def layer(self): return map_layer(self.model, self.pictures, self.prepare)
 
-def judge(run, images=None, labels=None, indices=None, valid=None, rule='random', n=20, seed=42):
+# %% ../nbs/hood/report.ipynb #a1922327
+def read_votes(
+    path, # of cifar10h-counts.npy, or None
+    indices, # of the images in the test set, or None
+)->np.ndarray|None: # `(10000,10)`; None without a file
+    "The votes of people, verified; an error if nobody voted on these images."
+    if path is None: return None
+    if indices is None:
+        raise ValueError("votes speak of CIFAR-10's test images, but it is not known which of them "
+                         'the images are. Pass indices, or leave votes out')
+    return human_votes(path)
+
+def mark_test_images(table, votes)->pd.DataFrame: # more columns: doubtful, match; people, verdict
+    "What is known about the test images in `table`, beside the network."
+    kept = load_tensors(result_file('test_images.safetensors'))[0]
+    match = kept['match'].float().numpy()[table['index'].to_numpy()]
+    table = mark_doubtful(table).assign(match=match)
+    return table if votes is None else add_votes(table, votes)
+
+def judge(run, images=None, labels=None, indices=None, valid=None, rule='random', n=20, seed=42,
+          votes=None):
     "Everything checked, then one pass over the images; the arguments are those of `write_report`."
     check_request([run], rule, n, seed)
     run = read_run(run)
     model, prepare = model_of_run(run)
     images, labels, indices, valid, what = images_to_judge(images, labels, indices, valid)
+    votes = read_votes(votes, indices)
     table, logits = prediction_table(model, images, labels, indices, prepare=prepare)
-    if indices is not None: table = mark_doubtful(table)
+    if indices is not None: table = mark_test_images(table, votes)
     if valid is not None: valid = image_logits(model, valid[0], prepare=prepare), valid[1]
-    return Judged(run, model, prepare, what, images, table, logits,
-                  scaled_logits(logits, labels, valid), *choose_mistakes(table, rule, n, seed))
+    scaled, chosen = scaled_logits(logits, labels, valid), choose_mistakes(table, rule, n, seed)
+    return Judged(run, model, prepare, what, images, table, logits, scaled, *chosen, votes)
 
 # %% ../nbs/hood/report.ipynb #cc9491f4
 def keep_predictions(run, table, logits, model)->None:
     "Write `predictions.csv` for people and `predictions.safetensors` for programs."
-    plain = table.drop(columns='doubtful', errors='ignore')
+    known = ['doubtful', 'match', 'people', 'verdict'] # not of this network
+    plain = table.drop(columns=known, errors='ignore')
     with atomic_path(Path(run)/'predictions.csv') as path:
         plain.to_csv(path, index=False, float_format='%.6f')
     tensors = {name: torch.tensor(table[name].to_numpy()) for name in ('index', 'true')}
@@ -354,6 +408,23 @@ def long_facts(judged)->dict|None: # None for other weights, and where all image
     return table_facts(table) | dict(left=left.to_dict('records'), twin=TWIN,
                                      hardware=facts.get('hardware'))
 
+# %% ../nbs/hood/report.ipynb #31a91e4b
+def votes_facts(judged)->dict|str: # verdicts and shares of agreement; or why there are none
+    "What people say about the judged images, and what that makes of each mistake."
+    if 'doubtful' not in judged.table:
+        return "people voted on CIFAR-10's test images, and it is not known which these are"
+    if judged.votes is None:
+        return ('fetch data/cifar10h-counts.npy from github.com/jcpeterson/cifar-10h (licence '
+                'CC BY-NC-SA 4.0, so it may not come with this package), then write the page with '
+                '--votes cifar10h-counts.npy')
+    table, true = judged.table, judged.table.true.to_numpy()
+    found = table.verdict[table.verdict != ''].value_counts()
+    agree, top = favourites(votes_of(judged.votes, table), true)
+    verdicts = [dict(verdict=name, rule=rule, mistakes=int(found.get(name, 0)))
+                for name, rule in VERDICTS.items()]
+    return dict(verdicts=verdicts, mistakes=int(found.sum()), one=float(agree.mean()),
+                most=int((top == true).sum()), images=len(table), rules=VERDICTS)
+
 # %% ../nbs/hood/report.ipynb #4ba00fca
 def card_facts(card, heading='this run', room=None)->list[tuple]: # heading, its names and values
     "A run card as tables, one for each dict in it: 200 facts, 300 letters each."
@@ -389,9 +460,10 @@ def report_facts(judged)->dict:
         title=f'cifar_cam: {run.path.resolve().name}', what=judged.what, here=run_card(),
         judged=table_facts(table), scores=scores(table, judged.logits), charts=charts,
         temperature=temperature, source=source, scaled_loss=loss, rule=judged.rule,
-        doubtful=doubtful_facts(judged), long=long_facts(judged), epochs=len(run.history),
-        minutes=minutes_of(run.history),
-        card=card_facts(run.card), **network_facts(judged), **mistake_facts(judged))
+        doubtful=doubtful_facts(judged), people=votes_facts(judged), long=long_facts(judged),
+        epochs=len(run.history),
+        minutes=minutes_of(run.history), card=card_facts(run.card),
+        **network_facts(judged), **mistake_facts(judged))
 
 # %% ../nbs/hood/report.ipynb #d8baba7f
 def share(value, digits=1, sign='')->str:
@@ -428,9 +500,10 @@ def write_report(
     rule:str='random', # how mistakes are chosen, see `choose_mistakes`
     n:int=20, # how many; 200 at most
     seed:int=42, # for 'random'
+    votes:str|Path|None=None, # cifar10h-counts.npy: shows what people say of each mistake
 )->Path: # `report.html` in the run folder
     "Judge a run on images and write one self-contained page about it."
-    return write_page(judge(run, images, labels, indices, valid, rule, n, seed))
+    return write_page(judge(run, images, labels, indices, valid, rule, n, seed, votes))
 
 # %% ../nbs/hood/report.ipynb #4c3b6b92
 def run_names(runs)->list[str]: # one name a run
@@ -532,6 +605,8 @@ def report_options(arguments):
                         help='how mistakes are chosen: random, loss, confident')
     parser.add_argument('--images', type=int, default=20, help='how many mistakes, 200 at most')
     parser.add_argument('--seed', type=int, default=42, help='for the rule random')
+    parser.add_argument('--votes', metavar='FILE', help='cifar10h-counts.npy of CIFAR-10H: shows '
+                        'what people say of each mistake')
     parser.add_argument('--root', help='where CIFAR-10 is kept')
     return parser.parse_args(arguments)
 
@@ -542,16 +617,18 @@ def report_command(
     "`cifar_cam_report RUN ...`: one page a run, and for several runs a page that compares them."
     options = report_options(arguments)
     runs, choice = options.runs, dict(rule=options.rule, n=options.images, seed=options.seed)
+    known = choice | dict(votes=options.votes)
     torch.set_flush_denormal(True)
     with plain_errors():
         # all of this must be right before the first pass
         run_names(runs)
         comparison = Path(runs[0]).parent/'comparison.html'
         check_request(runs, **choice, more=(comparison,)*(len(runs) > 1))
+        if options.votes: human_votes(options.votes)
         cards = [read_run(run).card for run in runs]
         for run, card in zip(runs, cards, strict=True):
             data = report_data(options.data, options.root, held_back(card))
-            judged = judge(run, **data, **choice)
+            judged = judge(run, **data, **known)
             page, table = write_page(judged), judged.table
             print(f'{run}: {(table.true == table.predicted).mean():.2%} right on {len(table):,} '
                   f'{"test images" if data else "embedded test images"}; see {page}')

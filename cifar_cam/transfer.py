@@ -9,12 +9,15 @@ __all__ = ['TransferResNet', 'imagenet_resnet18', 'freeze', 'finetune_all', 'fre
 import pickle
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torchvision.models import ResNet18_Weights
 from torchvision.models.resnet import BasicBlock, ResNet
 
 from .augment import step_generator
+from .core import check_number
+from .hooks import undisturbed
 from .resnet import check_num_classes
 from .optimizer import make_optimizer
 from .train import train_step
@@ -69,6 +72,37 @@ def check_freeze(
         raise ValueError(f'children must be a whole number from 0 to {most}, '
                          f'so that the head can train; got {children!r}')
 
+# %% ../nbs/11_transfer.ipynb #03c7c8b4
+def check_features(
+    head, # what the caller gave as head,
+    features, # as features
+    labels, # and as their classes
+)->None:
+    "Raises unless `head` can be trained on `features` and `labels`."
+    if not isinstance(head, nn.Module):
+        raise TypeError(f'head must be a torch module; got {type(head).__name__}. '
+                        'Make one with small_head()')
+    given = f'{features.dtype} {tuple(features.shape)}' if isinstance(features, Tensor) else ''
+    if not given or not features.is_floating_point() or features.ndim != 2 or not len(features):
+        raise ValueError('features must be a tensor (N, D) of floating-point numbers, N > 0; got '
+                         f'{given or type(features).__name__}. Take them from predict() on a '
+                         'model without its head')
+    if not features.isfinite().all():
+        raise ValueError('features must be finite; they hold NaN or infinity. Check the weights')
+    try:
+        with undisturbed(head): outputs = head(features[:1]).shape[1]
+    except RuntimeError as error:
+        raise ValueError(f'features must fit head; {" ".join(str(error).split())[:200]}. '
+                         'Make a head for as many inputs') from None
+    classes = np.asarray(labels.cpu() if isinstance(labels, Tensor) else labels)
+    whole = classes.shape == (len(features),) and classes.dtype.kind in 'iu'
+    if not whole or not 0 <= classes.min() <= classes.max() < outputs:
+        raise ValueError(f'labels must be one class from 0 to {outputs - 1} for each of the '
+                         f'{len(features)} features; got {classes.dtype} {classes.shape}'
+                         f'{f" from {classes.min()} to {classes.max()}" if whole else ""}. '
+                         'Take both from the same images')
+
+# %% ../nbs/11_transfer.ipynb #d2908cba
 def small_head(
     inputs:int=512, # numbers per image from the layers below; 512 for a ResNet-18
     hidden:int=256, # width of the hidden layer
@@ -90,6 +124,10 @@ def fit_head(
     optimizer:str='adam', # a name in `optimizer.OPTIMIZERS`
 )->nn.Module: # `head`, in evaluation mode
     "Train `head` on features that were computed before."
+    check_features(head, features, labels)
+    for name, value in dict(epochs=epochs, batch_size=batch_size).items():
+        check_number(name, value, 1, whole=True, advice='50 epochs of 128 are cheap')
+    check_number('seed', seed, 0, 2**32 - 1, whole=True, advice='Try 42')
     torch.manual_seed(seed)
     labels, head = torch.as_tensor(labels, device=features.device), head.train()
     optimizer, scaler = make_optimizer(head, optimizer, lr), torch.amp.GradScaler(enabled=False)

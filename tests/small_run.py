@@ -128,6 +128,7 @@ def begin(work, *args, log=None, **options):
     sys.stdout.flush()
     child = os.fork()
     if child: return child
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # so that it can be stopped where these tests run in the background
     status = 1
     if log:
         sys.stderr.flush()

@@ -308,6 +308,33 @@ children | freeze(imagenet_resnet18(weights=False), -1)
 dropout | mini_dropout(dropout=1.5)
 dropout | small_head(dropout=-1)
 lr | fit_head(nn.Linear(4, 10), torch.ones(20, 4), labels, lr=inf)
+epochs | fit_head(nn.Linear(4, 10), torch.ones(20, 4), labels, epochs=0)
+epochs | fit_head(nn.Linear(4, 10), torch.ones(20, 4), labels, epochs=1.5)
+batch_size | fit_head(nn.Linear(4, 10), torch.ones(20, 4), labels, batch_size=0)
+seed | fit_head(nn.Linear(4, 10), torch.ones(20, 4), labels, seed=-1)
+optimizer | fit_head(nn.Linear(4, 10), torch.ones(20, 4), labels, optimizer='best')
+head | fit_head('head', torch.ones(20, 4), labels)
+features | fit_head(nn.Linear(4, 10), x, labels)
+features | fit_head(nn.Linear(4, 10), torch.ones(20, 4).long(), labels)
+features | fit_head(nn.Linear(4, 10), torch.ones(20, 4).tolist(), labels)
+features | fit_head(nn.Linear(4, 10), torch.ones(0, 4), labels[:0])
+features | fit_head(nn.Linear(4, 10), torch.ones(20, 4)*nan, labels)
+features | fit_head(nn.Linear(5, 10), torch.ones(20, 4), labels)
+labels | fit_head(nn.Linear(4, 10), torch.ones(20, 4), labels[:3])
+labels | fit_head(nn.Linear(4, 10), torch.ones(20, 4), labels + 5)
+labels | fit_head(nn.Linear(4, 10), torch.ones(20, 4), labels/2)
+labels | fit_head(nn.Linear(4, 10), torch.ones(20, 4), None)
+labels | pick_images(labels/2, labels)
+labels | pick_images('cat', labels)
+predicted | pick_images(labels, labels[:3])
+predicted | pick_images(labels, list('abc'))
+true_class | pick_images(labels, labels, 'cat')
+true_class | pick_images(labels, labels, -1)
+true_class | pick_images(labels, labels, 1.5)
+votes | check_votes(np.ones((3, 9), int))
+votes | check_votes(np.full((3, 10), .5))
+votes | write_report(finished, images, labels, votes='none.npy')
+path | write_report(finished, votes='none.npy')
 name | find_recipe('layernorm-fats')
 name | find_recipe(None)
 epochs | find_recipe('layernorm-fast', epochs=0)
@@ -351,6 +378,8 @@ DEFINED = '''
 len(hooks.predict(net(), x[:0])) | 0
 grad_cam(net(), 'conv', x[:0])[0].shape | (0, 16, 16)
 pick_images(labels, labels, only_mistakes=True) | []
+pick_images(labels, labels, 77) | []
+pick_images([], []) | []
 len(prediction_table(net(), images[:0], labels[:0])[0]) | 0
 finish_run(folder/'plain', {'w': torch.ones(1)}, history, {'n': np.int64(3), 'a': np.float32(.5)}).name | 'plain'
 read_run(folder/'plain').card | {'n': 3, 'a': .5}

@@ -16,9 +16,9 @@ import torch
 from torch import nn
 
 import cifar_cam.explorers
-from cifar_cam.causes import mark_doubtful
+from cifar_cam.causes import add_votes, mark_doubtful
 from cifar_cam.data import load_sample, sample_indices
-from cifar_cam.explorers import explorer, explorer_box, mistake_explorer, mistake_view, turn_page
+from cifar_cam.explorers import explorer, explorer_box, mistake_explorer, mistake_view, people_line, turn_page
 from cifar_cam.hooks import predict
 from cifar_cam.mistakes import filter_mistakes, prediction_table
 from cifar_cam.resnet import load_pretrained
@@ -135,6 +135,28 @@ def test_a_view_of_a_mistake_is_the_twin_of_the_widget(judged):
     assert mistake_view(*judged, confidence=(0., .01)) == (b'', 'no mistake passes these filters')
     with pytest.raises(ValueError, match=f'place must lie from 0 to {len(rows) - 1}'): mistake_view(*judged, len(rows))
     assert [turn_page(*turn) for turn in ((0, 1, 3), (2, 1, 3), (0, -1, 3), (0, 1, 0))] == [1, 0, 2, 0]
+
+
+def test_the_explorer_tells_what_people_said_and_filters_by_verdict(judged, monkeypatch):
+    model, images, table = judged
+    votes = np.zeros((10_000, 10), int)
+    votes[:, 3], votes[:, 5] = 31, 20
+    marked = add_votes(table.assign(match=0.), votes)
+    rows = filter_mistakes(marked)
+    assert people_line(next(rows[(rows.true == 3) & ~rows.doubtful].itertuples())) == (
+        'people: cat 31, dog 20 of 51. people unsure: fewer than 80 % of the people chose the label')
+    assert people_line(next(filter_mistakes(table).itertuples())) == 'votes of people are not at hand (see add_votes)'
+    unsure = filter_mistakes(marked, verdict='people unsure')
+    assert 0 < len(unsure) < len(rows) and set(unsure.true) == {3}
+    with pytest.raises(ValueError, match='column verdict'): filter_mistakes(table, verdict='people unsure')
+    seven, made = only_seven()
+    monkeypatch.setitem(sys.modules, 'ipywidgets', seven)
+    mistake_explorer(model, images, marked)
+    controls, (note, view) = named(made), note_and_view(made)
+    assert controls['verdict'].options == (('all', None), ('label doubtful', 'label doubtful'), ('people unsure', 'people unsure'))
+    controls['verdict'].value = 'people unsure'
+    assert note.value == f'1 of {len(unsure)} mistakes'
+    assert bytes(view.value) == mistake_view(model, images, marked, verdict='people unsure')[0]
 
 
 def test_one_change_is_one_picture_and_an_error_is_told():

@@ -6,7 +6,8 @@ from torch.testing import assert_close
 
 from cifar_cam.faithfulness import (auc, average_drop, brightest, centre_blob, confidence, deletion, evidence_left, insertion, layer_report, linear_impute,
                                     paired_interval, pixel_order, plot_layer_report, road, seen_side, stage_layers)
-from cifar_cam.gradcam import fix_statistics, grad_cam, resize_maps, scale_maps
+from cifar_cam.gradcam import grad_cam, resize_maps, scale_maps
+from cifar_cam.layers import fix_statistics
 from cifar_cam.ground_truth import Disconnected, agreement, cell_share, join_cells, mosaic, shuffled_weights, split_cells
 from cifar_cam.hooks import predict
 from cifar_cam.resnet import resnet18

@@ -11,14 +11,11 @@ from sklearn.metrics import accuracy_score, confusion_matrix, log_loss, precisio
 
 import cifar_cam.causes as causes
 from cifar_cam.causes import (
+    add_votes,
     candidate_causes,
-    check_votes,
     compare_groups,
     doubtful_labels,
     energy_in_mask,
-    error_by_subset,
-    error_overlap,
-    favourites,
     foreground,
     hide_region,
     hiding_effect,
@@ -26,18 +23,16 @@ from cifar_cam.causes import (
     image_facts,
     look_alikes,
     mark_doubtful,
-    max_cross_correlation,
     near_duplicates,
-    nearest_training,
     people_tables,
-    rank_correlation,
-    second_network,
     verdicts,
 )
 from cifar_cam.core import load_tensors, result_file, save_tensors
 from cifar_cam.data import CLASSES, load_sample, sample_indices
 from cifar_cam.metrics import (
     calibration_error,
+    error_by_subset,
+    error_overlap,
     fit_temperature,
     reliability,
     scores,
@@ -54,7 +49,6 @@ from cifar_cam.mistakes import (
     filter_mistakes,
     fingerprint,
     image_logits,
-    images_of,
     per_class,
     plot_evidence,
     plot_gallery,
@@ -63,8 +57,12 @@ from cifar_cam.mistakes import (
     prediction_table,
     saved_analysis,
 )
+from cifar_cam.people import check_votes, favourites, rank_correlation, votes_text
+from cifar_cam.pictures import images_of
 from cifar_cam.pretrained import pretrained_path
+from cifar_cam.report import second_network
 from cifar_cam.resnet import load_pretrained, resnet18
+from cifar_cam.twins import max_cross_correlation, nearest_training
 
 needs_weights = pytest.mark.skipif(not pretrained_path().is_file(), reason='no embedded weights')
 
@@ -387,6 +385,24 @@ def test_each_mistake_gets_one_verdict_by_hand(by_hand):
     assert judge() == ['label doubtful', 'people unsure', 'in between']
     assert favourites(votes, table.true.to_numpy())[1].tolist() == [3, 3, 5, 5, 2, 8]
     assert verdicts(by_hand).tolist() == ['label doubtful', 'not judged', 'twin in training']
+
+
+def test_votes_stand_beside_each_mistake_of_any_part_of_the_test_set(by_hand):
+    votes = np.zeros((6, 10), int)
+    votes[range(6), by_hand.true] = 50
+    votes[3] = 0
+    votes[3, [5, 3, 8, 0]] = 31, 20, 2, 1
+    table = by_hand.assign(doubtful=False, match=0.)
+    marked = add_votes(table, votes)
+    wrong = (table.true != table.predicted).to_numpy()
+    assert (marked.verdict[~wrong] == '').all() and (marked.people[~wrong] == '').all() and list(marked.columns[-2:]) == ['people', 'verdict']
+    assert marked.verdict[wrong].tolist() == verdicts(table, votes).tolist() and 'people' not in table
+    mistake = marked[wrong].set_index('index')
+    assert mistake.people[3] == 'dog 31, cat 20, ship 2 of 54' == votes_text(votes[3], CLASSES) and mistake.verdict[3] == 'people unsure'
+    some = table[3:].sample(frac=1, random_state=0) # a part, in another order: the votes follow the official index
+    assert add_votes(some, votes).set_index('index').people[3] == mistake.people[3]
+    with pytest.raises(ValueError, match='the 3 images that votes speak of'): add_votes(table, votes[:3])
+    with pytest.raises(ValueError, match='lacks match'): add_votes(table.drop(columns='match'), votes)
 
 
 def test_sums_over_people_speak_of_no_single_image():

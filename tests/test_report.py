@@ -8,13 +8,16 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from markupsafe import escape
 from matplotlib.figure import Figure
 from torch import nn
 
+import cifar_cam.causes
 import cifar_cam.recipes
 import cifar_cam.report
-from cifar_cam.core import finish_run, new_run, read_run
-from cifar_cam.data import load_sample, sample_indices, split_train_valid
+from cifar_cam.core import file_hash, finish_run, new_run, read_run
+from cifar_cam.data import CLASSES, load_sample, sample_indices, split_train_valid
+from cifar_cam.people import VERDICTS, votes_text
 from cifar_cam.recipes import find_recipe, recipe_data, run_recipe, train_command
 from cifar_cam.report import (
     compare_runs,
@@ -100,7 +103,7 @@ def test_a_page_is_one_small_file_that_fetches_nothing_and_runs_nothing(pages):
 def test_a_page_has_all_its_parts(pages):
     text = text_of(pages[0][0]/'report.html')
     assert re.findall('<h2.*?>(.*?)</h2>', text) == ['Classes', 'Confusion', 'Calibration', 'Misclassified images', 'The same images with Grad-CAM',
-                                                     'Doubtful labels', 'Training', 'Run card']
+                                                     'What people say', 'Doubtful labels', 'Training', 'Run card']
     for link in re.findall('<a href="#(.*?)">', text): assert text.count(f'<h2 id="{link}">') == 1
     for words in ('true class down, predicted class across', 'also called recall', 'T below 1', 'the other way round',
                   'raters: 1 deer, 1 bird, 3 neither', 'share right'):
@@ -114,11 +117,54 @@ def test_a_page_has_all_its_parts(pages):
 
 def test_each_picture_has_its_test_index_and_four_tiles_of_32_pixels(pages):
     text, (table, _) = text_of(pages[0][0]/'report.html'), kept_predictions(pages[0][0])
-    maps = text[text.index('id="maps"'):text.index('id="doubtful"')]
+    maps = text[text.index('id="maps"'):text.index('id="people"')]
     shown = list(map(int, re.findall(r'<span class="soft">test (\d+)</span>', maps)))
     assert len(shown) == len(set(shown)) == 20 and set(shown) <= set(table[table.true != table.predicted]['index'])
     assert all(maps.count(f'alt="test {i}, {tile}"') == 1 for i in shown for tile in ('image', 'predicted', 'true', 'difference'))
     assert not re.search(r'alt="(image|said|true|)"', text)
+
+
+@pytest.fixture
+def votes(tmp_path, monkeypatch):
+    "A file of made-up votes that passes for CIFAR-10H, and the votes."
+    random = np.random.default_rng(0)
+    counts = random.multinomial(51, random.dirichlet(np.full(10, .2), 10_000))
+    np.save(tmp_path/'votes.npy', counts)
+    monkeypatch.setattr(cifar_cam.causes, 'VOTES_SHA256', file_hash(tmp_path/'votes.npy'))
+    return tmp_path/'votes.npy', counts
+
+
+def test_each_mistake_shows_what_people_said_and_its_verdict_with_the_rule(tmp_path, tiny, no_charts, votes):
+    images, labels, indices = (a[:100] for a in (*load_sample('test'), sample_indices('test')))
+    run, (file, counts) = tiny_run(tmp_path, tiny), votes
+    judged = judge(run, images, labels, indices, votes=file)
+    text, found = text_of(write_page(judged)), judged.table[judged.table.true != judged.table.predicted].verdict
+    for row in judged.rows.itertuples():
+        assert f'people: {votes_text(counts[row.index], CLASSES)}\n' in text and row.people == votes_text(counts[row.index], CLASSES)
+    gallery = text[text.index('id="mistakes"'):text.index('id="maps"')]
+    for verdict in set(judged.rows.verdict): assert gallery.count(f'<b>{escape(verdict)}</b><span class="soft">: {VERDICTS[verdict]}') > 0
+    part = text[text.index('id="people"'):text.index('id="doubtful"')]
+    for verdict, rule in VERDICTS.items():
+        assert f'<td>{escape(verdict)}</td><td>{rule}</td><td>{(found == verdict).sum()}</td>' in part
+    assert 'Peterson' in part and 'CC BY-NC-SA 4.0' in part
+    kept = pd.read_csv(run/'predictions.csv')
+    assert not {'people', 'verdict', 'match', 'doubtful'} & set(kept), 'votes stay with the page'
+
+
+def test_without_votes_the_page_says_so(tmp_path, tiny, no_charts, votes, capsys):
+    images, labels, indices = (a[:60] for a in (*load_sample('test'), sample_indices('test')))
+    run = tiny_run(tmp_path, tiny)
+    text = text_of(write_report(run, images, labels, indices))
+    assert 'Votes of people are not at hand: fetch data/cifar10h-counts.npy from github.com/jcpeterson/cifar-10h' in text
+    assert 'people: ' not in text and '--votes cifar10h-counts.npy' in text
+    assert 'it is not known which these are' in text_of(write_report(run, images, labels))
+    with pytest.raises(ValueError, match='Pass indices, or leave votes out'): write_report(run, images, labels, votes=votes[0])
+    (tmp_path/'other.npy').write_bytes(b'no votes')
+    for file, words in (('none.npy', 'does not exist'), ('other.npy', 'another checksum')):
+        with pytest.raises(SystemExit) as leaving: report_command([str(run), '--data', 'sample', '--votes', str(tmp_path/file)])
+        assert leaving.value.code == 2 and words in capsys.readouterr().err
+    report_command([str(run), '--data', 'sample', '--votes', str(votes[0])])
+    assert 'One person agrees with the label on' in text_of(run/'report.html')
 
 
 def test_names_and_notes_of_a_stranger_stay_text(pages, tmp_path, tiny, no_charts):

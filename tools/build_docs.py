@@ -34,7 +34,9 @@ def build(target, process_only=False, extra=None):
         path.insert(0, str(stub.parent))
     env = dict(os.environ, NO_ALBUMENTATIONS_UPDATE='1', PYTHONPATH=str(target), **(extra or {}))
     env['PATH'] = ':'.join([*filter(None, [env.get('PATH_FIRST')]), *path])
-    return subprocess.run(['nbdev_proc_nbs' if process_only else 'nbdev_docs'], cwd=target, env=env,
+    command = 'nbdev_proc_nbs' if process_only else 'nbdev_docs'
+    # one process: nbdev's workers have waited for each other for ever on a busy machine
+    return subprocess.run([command, '--n_workers', '0'], cwd=target, env=env,
                           stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
 
 
