@@ -330,7 +330,7 @@ def _end(process):
 
 @contextmanager
 def _signals_wait():
-    "Inside the block Ctrl-C and SIGTERM wait until its end; so that a program that is just starting is ours to stop."
+    "Inside the block Ctrl-C and SIGTERM wait: a program that starts must be ours to stop."
     if not hasattr(signal, 'pthread_sigmask'): # Windows
         yield
         return
@@ -349,7 +349,8 @@ def _run_npm(npm, work, progress):
         process = None
         try:
             with _signals_wait():
-                process = subprocess.Popen(command, cwd=work, stdout=subprocess.DEVNULL, stderr=file,
+                process = subprocess.Popen(command, cwd=work, stderr=file,
+                                           stdout=subprocess.DEVNULL,
                                            start_new_session=True) # a group of its own
             while process.poll() is None:
                 if not bar.disable: bar.update(min(_folder_bytes(cache), bar.total) - bar.n)

@@ -2,6 +2,7 @@
 import pytest
 
 
+@pytest.hookimpl(tryfirst=True)  # before xdist looks for groups
 def pytest_collection_modifyitems(items):
     "With `--dist loadgroup` a file's tests stay in one process, which makes their fixtures once; notebooks go one by one."
     for item in items:
