@@ -25,6 +25,7 @@ demo: .venv/.user   ## accuracy, 20 mistakes and their Grad-CAM on the embedded 
 	@echo "[2/2] cifar_cam_demo"
 	@$(BIN)/cifar_cam_demo
 
+# loadgroup hands the tests out one by one: no process is left with a queue of slow ones
 test: .venv/.dev   ## every notebook's cells and every test, on all cores
 	@echo "[2/2] pytest: notebooks and tests"
 	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadgroup
