@@ -46,7 +46,8 @@ def own_run(tmp_path_factory):
     return run
 
 
-@pytest.mark.parametrize('lesson, last', [('06_gradcam', 'naive = naive_grad_cam('), ('07_cam_methods', 'at_layer3 = [')])
+@pytest.mark.parametrize('lesson, last', [('06_gradcam', 'naive = naive_grad_cam('), ('07_cam_methods', 'at_layer3 = ['),
+                                          ('08_faithfulness', 'few_maps, few_logits = ')])
 def test_a_lesson_takes_a_run_of_the_readers_own(lesson, last, own_run, tmp_path):
     "From the first cell to its first maps, with `RUN` set to that folder."
     cells = json.loads((here.parent/'nbs'/f'{lesson}.ipynb').read_text(encoding='utf-8'))['cells']
