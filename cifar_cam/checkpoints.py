@@ -47,7 +47,7 @@ class State:
     rows:list=field(default_factory=list) # the history, one dict per epoch
     identity:dict=field(default_factory=dict) # from `run_identity`
     software:list=field(default_factory=list) # what it ran on, one dict for each change
-    fell_back:bool=False # the newest checkpoint is damaged: it must not take the place of a whole one
+    fell_back:bool=False # the newest checkpoint is damaged: it must not replace a whole one
 
     def parts(self)->dict: # name -> an object with state_dict and load_state_dict
         "The parts that keep their own state."

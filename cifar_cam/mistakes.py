@@ -25,7 +25,7 @@ from .gradcam import overlay
 from .hooks import default_layer
 from .metrics import (
     calibration_error, check_table, reliability, table_from_logits, wilson_interval)
-from .pictures import heat_bar, no_mistakes_note
+from .figures import heat_bar, no_mistakes_note
 from .train import predict_images
 
 # %% ../nbs/09_mistakes.ipynb #15faae13

@@ -251,7 +251,7 @@ class Judged:
     prepare:object # uint8 images -> model input
     what:str # the images in words
     images:np.ndarray # uint8 `(N,32,32,3)`
-    # of `prediction_table`; of test images with `doubtful`, `match`, and `people` and `verdict`
+    # of `prediction_table`; of test images with `doubtful`, with votes `people` and `verdict`
     table:pd.DataFrame
     logits:torch.Tensor # `(N,10)`
     scaled:tuple # of `scaled_logits`
@@ -282,12 +282,13 @@ def read_votes(
                          'the images are. Pass indices, or leave votes out')
     return human_votes(path)
 
-def mark_test_images(table, votes)->pd.DataFrame: # more columns: doubtful, match; people, verdict
+def mark_test_images(table, votes)->pd.DataFrame: # more: doubtful; with votes match, people, verdict
     "What is known about the test images in `table`, beside the network."
+    table = mark_doubtful(table)
+    if votes is None: return table
     kept = load_tensors(result_file('test_images.safetensors'))[0]
     match = kept['match'].float().numpy()[table['index'].to_numpy()]
-    table = mark_doubtful(table).assign(match=match)
-    return table if votes is None else add_votes(table, votes)
+    return add_votes(table.assign(match=match), votes)
 
 def judge(run, images=None, labels=None, indices=None, valid=None, rule='random', n=20, seed=42,
           votes=None):

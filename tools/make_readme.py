@@ -52,12 +52,14 @@ SIDEBAR = {
     'Experiments': {'11_transfer.ipynb': '11 Transfer', '12_recipes.ipynb': '12 Recipes', '13_your_run.ipynb': '13 Your own run',
                     'quirks.ipynb': 'Quirks of the published projects'},
     'Under the hood': {'hood/core.ipynb': 'Runs, seeds, errors', 'hood/download.ipynb': 'Fetching CIFAR-10', 'hood/checks.ipynb': 'Checks of arguments',
-                       'hood/figures.ipynb': 'Pictures and tables', 'hood/pixels.ipynb': 'Moving bytes',
+                       'hood/figures.ipynb': 'Drawings and tables', 'hood/pixels.ipynb': 'Moving bytes',
                        'hood/albumentations_twin.ipynb': 'Twin in Albumentations', 'hood/layers.ipynb': 'Layers and windows',
                        'hood/davidnet.ipynb': 'DavidNet', 'hood/pretrained.ipynb': 'The embedded weights',
                        'hood/range_test.ipynb': 'The range test', 'hood/epochs.ipynb': 'Around an epoch', 'hood/optimizer.ipynb': 'Optimizers',
                        'hood/checkpoints.ipynb': 'Checkpoints', 'hood/hooks.ipynb': 'Hooks and targets', 'hood/channels.ipynb': 'One channel at a time',
-                       'hood/metrics.ipynb': 'Metrics', 'hood/explorers.ipynb': 'Explorers', 'hood/report.ipynb': 'The report'},
+                       'hood/metrics.ipynb': 'Metrics', 'hood/pictures.ipynb': 'Facts of a photograph',
+                       'hood/twins.ipynb': 'Near-duplicates', 'hood/people.ipynb': 'Votes of people',
+                       'hood/explorers.ipynb': 'Explorers', 'hood/report.ipynb': 'The report'},
     'Reference': {'glossary.ipynb': 'Glossary', 'benchmarks.ipynb': 'Benchmarks'},
 }
 

@@ -31,9 +31,8 @@ import small_run  # noqa: E402
 import torch  # noqa: E402
 
 from cifar_cam.core import read_run  # noqa: E402
-from cifar_cam.optimizer import OPTIMIZERS  # noqa: E402
+from cifar_cam.optimizer import OPTIMIZERS, SCHEDULES  # noqa: E402
 from cifar_cam.recipes import RECIPES  # noqa: E402
-from cifar_cam.optimizer import SCHEDULES  # noqa: E402
 
 SIGNALS = (signal.SIGKILL, signal.SIGKILL, signal.SIGTERM, signal.SIGINT)
 FILES = ('checkpoint.new.safetensors', 'checkpoint.previous.safetensors', 'checkpoint.safetensors', 'weights.safetensors', 'history.csv', 'run.json')
@@ -109,7 +108,7 @@ class Round:
         "The whole run, the lives, the comparison."
         chance = self.chance
         self.recipe, world = draw_recipe(chance), 2 if chance.random() < 0.15 else 1
-        self.plain = world == 2 or chance.random() < 0.5  # only without batch statistics two processes make what one makes
+        self.plain = world == 2 or chance.random() < 0.5  # each process draws dropout and keeps batch statistics for itself
         if self.start(self.recipe, self.folder/'whole', world) != [0]*world: return self.lose(f'the whole run failed: {self.log.read_text()[-300:]}')
         for _ in range(chance.randint(1, 5)):
             if (self.run/'run.json').exists(): break
