@@ -12,7 +12,7 @@ import os
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import get_worker_info
+from torch.utils.data import Dataset, get_worker_info
 
 from .pixels import FILL
 
@@ -98,3 +98,23 @@ def seed_worker(
     data = info.dataset
     while hasattr(data, 'dataset'): data = data.dataset # a Subset holds the data set inside
     data.pipeline.set_random_seed(info.seed % 2**32)
+
+# %% ../nbs/hood/albumentations_twin.ipynb #623be819
+class AugmentedSteps(Dataset):
+    "Whole batches of a training run, each image augmented alone by Albumentations."
+    def __init__(self,
+        images:np.ndarray, # uint8 `(N,32,32,3)`
+        labels:np.ndarray, # classes `(N,)`
+        pipeline, # from `augment.albumentations_pipeline`
+        seed:int, # of the run
+        rank:int=0, # of this process: several draw differently
+    ):
+        self.images, self.labels, self.pipeline = images, labels, pipeline
+        self.numbers = seed, rank
+
+    def __getitem__(self, place): # (epoch, step, rows of this process, images of the whole batch)
+        epoch, step, rows, whole = place
+        mixed = np.random.SeedSequence([*self.numbers, epoch, step]).generate_state(1)[0]
+        self.pipeline.set_random_seed(int(mixed))
+        changed = [self.pipeline(image=image)['image'] for image in self.images[rows]]
+        return torch.stack(changed), torch.from_numpy(self.labels[rows]), whole

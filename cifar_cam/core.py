@@ -220,6 +220,9 @@ def load_tensors(
                          f'({path.stat().st_size:,} bytes) cannot be read: {error}. '
                          'Copy or train it again') from None
     if 'sha256' in notes: check_seal(path, notes['sha256'])
+    elif 'facts' in notes and len(notes) > 1: # the very name of the hash is damaged
+        raise ValueError(f'path must be a file as it was written; {path} has changed since: it '
+                         f'holds {", ".join(sorted(notes))} and no sha256. Copy or train it again')
     try: return tensors, json.loads(notes.get('facts', '{}'))
     except (ValueError, RecursionError) as error:
         raise ValueError(f'path must be a file of save_tensors; the notes in {path} are not JSON '

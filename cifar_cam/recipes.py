@@ -17,8 +17,10 @@ import pandas as pd
 import torch
 from fastcore.script import store_true
 from torch import nn
+from torch.utils.data import DataLoader
 
-from .augment import find_pipeline
+from .albumentations_twin import AugmentedSteps
+from .augment import albumentations_pipeline, find_pipeline
 from .checkpoints import (
     hold_run, join_processes, read_checkpoint, remove_checkpoint, what_is_kept)
 from .core import (
@@ -53,6 +55,7 @@ class Recipe:
     valid:int=5000 # of the 50,000 training images, held back for validation; 0 trains on all
     watched:int|None=None # of those held back, looked at after each epoch; all if None
     images:int|None=None # training images, drawn by the seed; all that are not held back if None
+    loader:str='batched' # a key of `LOADERS`: what makes the training batches
     sizes:tuple=() # (share of the epochs, image width); shares add up to 1; empty: as they are
     published:str='' # what its author reports
     note:str='' # what we had to assume where its author is silent, and what differs
@@ -124,12 +127,31 @@ RECIPES = {recipe.name: recipe for recipe in (
            sizes=((0.33, 16), (0.33, 24), (0.34, 32)), note='ours'),
 )} # name -> recipe
 
+# %% ../nbs/12_recipes.ipynb #a36986aa
+class LoaderBatches(Batches):
+    "The same images in the same order, through Albumentations and a DataLoader with two workers."
+    def __init__(self, images, labels, batch_size, pipeline, seed, device, rank, world):
+        super().__init__(images, labels, batch_size, pipeline, seed, device, rank, world)
+        self.data = AugmentedSteps(np.asarray(images), np.asarray(labels),
+                                   albumentations_pipeline(pipeline), seed, rank)
+
+    def epoch(self, epoch, first=0):
+        "The batches of one epoch in their order, made ahead by two worker processes."
+        steps = [(epoch, step, rows[self.rank::self.world].numpy(), len(rows))
+                 for step, rows in enumerate(self.rows(epoch))]
+        # a generator of its own: the run's generator stays where it was
+        loader = DataLoader(self.data, batch_size=None, sampler=steps[first:], num_workers=2,
+                            generator=torch.Generator())
+        for x, y, whole in loader: yield x.to(self.images.device), y.to(self.images.device), whole
+
+LOADERS = {'batched': Batches, 'albumentations': LoaderBatches}
+
 # %% ../nbs/12_recipes.ipynb #27ca9afb
 def check_fields(
     recipe:Recipe, # with fields that someone changed
 )->Recipe: # the same
     "Raises a ValueError that names the first field which cannot be."
-    for key, known in dict(model=MODELS, optimizer=OPTIMIZERS).items():
+    for key, known in dict(model=MODELS, optimizer=OPTIMIZERS, loader=LOADERS).items():
         if getattr(recipe, key) not in known: raise choice_error(key, getattr(recipe, key), known)
     find_pipeline(recipe.pipeline)
     for key, low, high in (('epochs', 1, 10**6), ('batch_size', 1, 50_000), ('valid', 0, 49_999)):
@@ -233,7 +255,8 @@ def train_recipe(
     place, rank, world = processes
     seed_everything(seed)
     model = make_model(recipe.model).to(place)
-    train = Batches(*data['train'], recipe.batch_size, recipe.pipeline, seed, place, rank, world)
+    train = LOADERS[recipe.loader](*data['train'], recipe.batch_size, recipe.pipeline, seed,
+                                   place, rank, world)
     optimizer = make_optimizer(model, recipe.optimizer, recipe.lr, recipe.weight_decay,
                                recipe.decay_norms, recipe.momentum)
     schedule = make_schedule(recipe.schedule, optimizer, recipe.epochs, len(train),
@@ -263,6 +286,7 @@ def train_command(
     valid:int=None, # images held back; the recipe's own if not given; 0 trains on all 50,000
     lr:float=None, # learning rate
     batch_size:int=None, # images a step
+    loader:str=None, # batched (whole batches on the device), or albumentations in two workers
     seed:int=42, # weights, order and augmentation
     device:str='auto', # auto, cpu, cuda, cuda:1, mps
     precision:str='auto', # auto, float32, bfloat16, float16
@@ -275,7 +299,8 @@ def train_command(
     "Train a recipe on CIFAR-10 and write a run folder; the same command goes on after a kill."
     torch.set_flush_denormal(True)
     with plain_errors():
-        changes = dict(epochs=epochs, lr=lr, batch_size=batch_size, images=images, valid=valid)
+        changes = dict(epochs=epochs, lr=lr, batch_size=batch_size, images=images, valid=valid,
+                       loader=loader)
         recipe = find_recipe(name, **changes)
         folder = new_run(run or name, root)
     with plain_errors(lambda: what_is_kept(folder)):

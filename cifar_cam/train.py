@@ -78,16 +78,17 @@ class Batches:
 
     def __len__(self): return math.ceil(len(self.images) / self.batch_size)
 
+    def rows(self, epoch): # which images each step takes, int64 `(b,)`
+        shuffle = step_generator(self.seed, epoch, 2**31 - 1)
+        return torch.randperm(len(self.images), generator=shuffle).split(self.batch_size)
+
     def epoch(self,
         epoch:int, # 0 is the first
         first:int=0, # the first step wanted; a resumed run starts in the middle
     ): # yields images `(b,3,32,32)`, classes `(b,)` and the size of the whole batch
         "The batches of one epoch in their order."
-        shuffle = step_generator(self.seed, epoch, 2**31 - 1)
-        order = torch.randperm(len(self.images), generator=shuffle)
         mine = slice(self.rank, None, self.world)
-        for step in range(first, len(self)):
-            rows = order[step*self.batch_size:(step + 1)*self.batch_size]
+        for step, rows in list(enumerate(self.rows(epoch)))[first:]:
             draws = self.pipeline.draw(len(rows), step_generator(self.seed, epoch, step))
             here, draws = rows[mine].to(self.images.device), {k: v[mine] for k, v in draws.items()}
             yield self.pipeline.apply(self.images[here], draws), self.labels[here], len(rows)

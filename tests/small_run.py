@@ -91,6 +91,7 @@ def cases():
             base, name=f'{optimizer} {schedule}', pipeline='crop-flip', optimizer=optimizer, lr=0.01, schedule=schedule,
             schedule_options=options.get(schedule, {}), ema=0.9*(n % 2), weight_decay=0.01, decay_norms=n % 2 == 1,
             label_smoothing=0.1*(n % 2), sizes=((0.5, 16), (0.5, 32)) if n % 2 else ())
+    found['one by one'] = small(base, name='one by one', loader='albumentations')
     found['ten lives'] = small(recipes.RECIPES['layernorm-fast'], name='ten lives', epochs=8, ema=0.9)
     found['half-written files'] = small(recipes.RECIPES['layernorm-fast'], name='half-written files')
     return found

@@ -173,3 +173,15 @@ def test_damage_is_noticed_or_harmless(kind, tmp_path, monkeypatch):
 
 
 def test_a_hundred_and_more(): assert len(KINDS)*len(SEEDS) > 100
+
+
+def test_each_single_bit_of_a_file_of_tensors_counts(tmp_path):
+    "Also those of the name under which the hash is kept: without it nothing would be compared."
+    path = save_tensors(tmp_path/'small.safetensors', {'a': torch.arange(3.)}, {'state': 'x'})
+    content, unnoticed = path.read_bytes(), []
+    for bit in range(8*len(content)):
+        path.write_bytes(content[:bit//8] + bytes([content[bit//8] ^ 1 << bit % 8]) + content[bit//8 + 1:])
+        try: load_tensors(path)
+        except ValueError: continue
+        unnoticed.append(bit)
+    assert not unnoticed

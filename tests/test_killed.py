@@ -62,6 +62,7 @@ def test_the_cases_hold_every_optimizer_schedule_and_option():
     assert {case.optimizer for case in cases} == set(OPTIMIZERS)
     assert {case.schedule for case in cases} >= set(SCHEDULES)
     assert all(any(small_run.alike(recipe, case) for case in cases) for recipe in recipes.RECIPES.values())
+    assert {case.loader for case in cases} == set(recipes.LOADERS)
     for option in ('ema', 'sizes', 'decay_norms', 'label_smoothing', 'weight_decay'):
         assert {bool(getattr(case, option)) for case in cases} == {True, False}, option
 

@@ -14,6 +14,7 @@ from torch import nn
 from cifar_cam import recipes
 from cifar_cam.augment import PIPELINES
 from cifar_cam.core import finish_run, new_run
+from cifar_cam.data import load_sample
 from cifar_cam.recipes import MODELS, RECIPES, changed_fields, find_recipe, keep_result, recipe_data, results_table
 from cifar_cam.optimizer import make_optimizer
 from cifar_cam.train import make_schedule
@@ -234,3 +235,32 @@ def test_make_results_goes_through_all_recipes_cheapest_first(tool, tmp_path):
     keep_result(write_run(tmp_path/'a', card_of('freeze-10')), tmp_path)
     keep_result(write_run(tmp_path/'b', card_of('freeze-6', recipe=asdict(find_recipe('freeze-6', epochs=2)))), tmp_path)
     assert [name for name, _ in tool.missing_runs(['freeze-6', 'freeze-10'], [42], 'cpu', tmp_path)] == ['freeze-6']
+
+
+# Batches through Albumentations and a loader
+
+def test_a_loader_gives_the_same_images_in_the_same_order_and_a_batch_alone():
+    images, labels = load_sample('train')
+    whole, one_by_one = (recipes.LOADERS[name](images[:200], labels[:200], 64, 'layernorm-plateau', 3, 'cpu', 0, 1)
+                         for name in ('batched', 'albumentations'))
+    before = torch.get_rng_state()
+    ours, theirs = list(whole.epoch(2)), list(one_by_one.epoch(2))
+    assert (torch.get_rng_state() == before).all()  # nothing is taken from the run's own generator
+    for (x, y, n), (x2, y2, n2) in zip(ours, theirs, strict=True):
+        assert x.shape == x2.shape and n == n2 and y.tolist() == y2.tolist()
+        assert abs(x.mean() - x2.mean()) < .1 and abs(x.std() - x2.std()) < .1
+    late = next(iter(one_by_one.epoch(2, first=3)))
+    torch.testing.assert_close(late, theirs[3], rtol=0, atol=0)
+
+
+def test_a_loader_draws_nothing_twice():
+    same = np.repeat(load_sample('train')[0][:1], 128, 0)
+    data = [recipes.LOADERS['albumentations'](same, np.zeros(128, int), 32, 'layernorm-plateau', 3, 'cpu', rank, 2) for rank in (0, 1)]
+    seen = [x.numpy().tobytes() for part in data for epoch in (0, 1) for batch, _, _ in part.epoch(epoch) for x in batch]
+    assert len(seen) == len(set(seen)) == 256
+
+
+def test_another_loader_is_another_experiment():
+    with pytest.raises(ValueError, match="loader must be one of batched, albumentations; got 'torch'"): recipes.find_recipe('layernorm-fast', loader='torch')
+    card = dict(recipe=asdict(recipes.find_recipe('layernorm-fast', loader='albumentations')), test_images=10_000)
+    assert recipes.changed_fields(card) == ['loader albumentations, not batched']

@@ -69,11 +69,13 @@ def draw_change(chance, recipe):
 
 
 def damage(chance, path):
-    "Flip a bit of `path`, or cut it."
-    content = bytearray(path.read_bytes())
-    if chance.random() < 0.3: content = content[:chance.randrange(len(content))]
-    else: content[chance.randrange(len(content))] ^= 1 << chance.randrange(8)
+    "Flip a bit of `path`, or cut it; what was done, in words."
+    content, cut, place, bit = bytearray(path.read_bytes()), chance.random() < 0.3, chance.random(), chance.randrange(8)
+    place = int(place*len(content))
+    if cut: content = content[:place]
+    else: content[place] ^= 1 << bit
     path.write_bytes(content)
+    return f'{path.name} cut to {place} bytes' if cut else f'{path.name}: bit {bit} of byte {place} turned, now {bytes(content[max(0, place - 9):place + 9])}'
 
 
 def content(folder): return {p.name: p.read_bytes() for p in Path(folder).iterdir() if not p.name.startswith('.')}
@@ -147,10 +149,10 @@ class Round:
             if status == [2] and 'belongs to a run with other options' in said and content(self.run) == before: self.counts['refusals'] += 1
             else: self.lose(f'a changed option was not refused, status {status}: {other}; {said[-300:]}')
         if newest.exists() and previous.exists() and self.chance.random() < 0.4:
-            damage(self.chance, newest)
+            done = damage(self.chance, newest)
             status, said = self.life(world, die_at=1), self.log.read_text()
             if 'is taken' in said: self.counts['damaged checkpoints noticed'] += 1
-            else: self.lose(f'a damaged checkpoint was not noticed, status {status}: {said[-300:]}')
+            else: self.lose(f'a damaged checkpoint was not noticed, {done}, status {status}: {said[-300:]}')
 
     def compare(self):
         "Nothing may differ from the run that was never killed, nor from its card."
@@ -166,14 +168,14 @@ class Round:
         "One damaged file of the finished run."
         path = self.run/self.chance.choice(('weights.safetensors', 'history.csv', 'run.json'))
         before = path.read_bytes()
-        damage(self.chance, path)
+        done = damage(self.chance, path)
         try: found = read_run(self.run)
         except (ValueError, OSError): self.counts['damaged runs noticed'] += 1
         else:
             path.write_bytes(before)
             same = found.card == read_run(self.run).card  # a space in a JSON file says nothing else
             if path.name == 'run.json' and same: self.counts['harmless'] += 1
-            else: self.lose(f'a damaged {path.name} was not noticed')
+            else: self.lose(f'damage was not noticed: {done}')
 
 
 def main():
