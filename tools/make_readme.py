@@ -50,7 +50,8 @@ SIDEBAR = {
     'Training': {'04_lr_finder.ipynb': '04 Which learning rate?', '05_train.ipynb': '05 Training'},
     'Looking inside': {'06_gradcam.ipynb': '06 Grad-CAM', '07_cam_methods.ipynb': '07 Other methods', '08_faithfulness.ipynb': '08 Faithfulness',
                        '08b_ground_truth.ipynb': '08b Known truth'},
-    'Mistakes': {'09_mistakes.ipynb': '09 Where is it wrong?', '10_causes.ipynb': '10 What explains a mistake?', '10b_audit.ipynb': '10b Are the labels right?'},
+    'Mistakes': {'09_mistakes.ipynb': '09 Where is it wrong?', '10_causes.ipynb': '10 What explains a mistake?',
+                 '10b_audit.ipynb': '10b Are the labels right?'},
     'Experiments': {'11_transfer.ipynb': '11 Transfer', '12_recipes.ipynb': '12 Recipes', '13_your_run.ipynb': '13 Your own run',
                     'quirks.ipynb': 'Quirks of the published projects'},
     'Under the hood': {'hood/core.ipynb': 'Runs, seeds, errors', 'hood/download.ipynb': 'Fetching CIFAR-10', 'hood/checks.ipynb': 'Checks of arguments',
@@ -123,8 +124,8 @@ def lesson_table():
         lines.append(f'| {" | ".join([f"[{number} {word}]({name}.ipynb)", question, needs, f"{minutes[name]} min", *seconds])} |')
     where = '; '.join(f'{NAMES[device]}: {machine}' for device, machine in devices.items())
     running = f' Running: all cells from top to bottom, without those behind the switch `LONG` ({where}).' if where else ''
-    note = (f'{sum(minutes.values())/60:.0f} hours of reading in all, at 150 words a minute.{running} Each lesson writes one module (`05_train` is '
-            '`cifar_cam.train`) and ends with exercises that check themselves; the machinery below has '
+    note = (f'{sum(minutes.values())/60:.0f} hours of reading in all, at 150 words a minute.{running} Lessons 01 to 12 each write one module (`05_train` is '
+            '`cifar_cam.train`) and end with exercises that check themselves; the machinery below has '
             f'[notebooks of its own](https://github.com/{config.user}/{config.repo}/tree/{config.branch}/nbs/hood).')
     return '\n'.join(lines) + '\n\n' + note
 
