@@ -173,7 +173,7 @@ def explorer(
     x:Tensor, # the same images, normalised `(N,C,H,W)`
     classes, # K names
     layers=None, # names to choose from; the default one and the model's parts if None
-    methods=tuple(METHODS), # names to choose from
+    methods=None, # names to choose from; all of `METHODS` if None
 ): # an ipywidgets box
     "A widget that explains one image at a time."
     predicted = predict(model, x).argmax(1).tolist()
@@ -183,7 +183,8 @@ def explorer(
                 for i in pick_images(labels, predicted, **filters)]
     def draw(i, **choices):
         return explorer_png(model, images[i], x[i], int(labels[i]), classes, **choices)
-    return explorer_box(*explorer_controls(classes, methods, layers), find, draw,
+    names = METHODS if methods is None else methods
+    return explorer_box(*explorer_controls(classes, names, layers), find, draw,
                         lambda place, count: f'{count} of {len(labels)} images')
 
 # %% ../nbs/hood/explorers.ipynb #cde4c219

@@ -460,7 +460,10 @@ def test_a_wrong_command_is_one_line_and_leaves_no_page(tmp_path, tiny, monkeypa
 def test_the_demo_writes_page_and_pictures(tmp_path, capsys, monkeypatch):
     "On 100 of its 1,000 images; the notebook runs the whole of it."
     drawn, draw = [], cifar_cam.report.plot_gallery
-    monkeypatch.setattr(cifar_cam.report, 'plot_gallery', lambda tiles, rows, rule, heat: drawn.append((rows, heat)) or draw(tiles, rows, rule, heat=heat))
+    def gallery(tiles, rows, rule, heat, **size):
+        drawn.append((rows, heat))
+        return draw(tiles, rows, rule, heat=heat, **size)
+    monkeypatch.setattr(cifar_cam.report, 'plot_gallery', gallery)
     monkeypatch.setattr(cifar_cam.report, 'load_sample', lambda split: tuple(a[::10] for a in load_sample(split)))
     monkeypatch.setattr(cifar_cam.report, 'sample_indices', lambda split: sample_indices(split)[::10])
     demo_command(['--root', str(tmp_path)])

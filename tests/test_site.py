@@ -16,7 +16,7 @@ root = Path(__file__).resolve().parent.parent
 nbs = root/'nbs'
 sys.path.insert(0, str(root/'tools'))
 import make_readme  # noqa: E402
-from finish_site import BADGE, finish, finish_page, outside_loads  # noqa: E402
+from finish_site import BADGE, TYPES, finish, finish_page, outside_loads  # noqa: E402
 
 notebooks = sorted(path for path in nbs.rglob('*.ipynb') if '.ipynb_checkpoints' not in path.parts)
 name = lambda path: path.relative_to(nbs).as_posix()
@@ -244,8 +244,9 @@ def test_names_in_signatures_become_links_and_a_class_is_called_so():
                                  '<a href="https://x.github.io/y/recipes.html#find_recipe">find_recipe</a></span>')
     typed = 'target:NoneType<span class="op">=</span><span class="va">None</span>, c:NoneType=None, d:int=1'
     assert finish_page(typed) == 'target<span class="op">=</span><span class="va">None</span>, c=None, d:int=1', 'types as written'
-    typed = 'layer:torch.nn.modules.module.Module | str, to:str | pathlib.Path, plan:torch.optim.lr_scheduler.LRScheduler'
-    assert finish_page(typed) == 'layer:nn.Module | str, to:str | Path, plan:LRScheduler'
+    typed = 'layer:torch.nn.modules.module.Module | str, to:str <span class="op">|</span> pathlib.Path, plan:torch.optim.lr_scheduler.LRScheduler'
+    assert finish_page(typed) == 'layer:nn.Module | str, to:str <span class="op">|</span> Path, plan:LRScheduler'
+    for path in notebooks: assert not [long for long in TYPES if any(long in source(cell) for cell in cells(path))], f'{name(path)} writes it itself'
     assert finish_page('plan = torch.optim.lr_scheduler.OneCycleLR(o)') == 'plan = torch.optim.lr_scheduler.OneCycleLR(o)', 'code stays'
     assert finish_page('<span class="kw">def</span> fit(x): # `(B,C)`') == '<span class="kw">def</span> fit(x): # `(B,C)`'
 

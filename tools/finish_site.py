@@ -20,8 +20,8 @@ LOADS = re.compile(r'<(?:script|img|iframe|source|video|audio)\b[^>]*?\ssrc="(ht
 RAW_LINK = re.compile(r'\[`([\w.]+)`\]\((https?://[^)\s<]+)\)')  # nbdev links names in signatures too, where Markdown is not read
 UNTYPED = re.compile(r'(?<=\w):NoneType(?=(?:<[^>]*>)*=)')  # nbdev writes the type of the default where there is none
 # nbdev writes the whole path of some types; the source has none of these
-TYPES = {'torch.nn.modules.module.Module': 'nn.Module', 'torch.optim.lr_scheduler.': '', 'pathlib.Path': 'Path', 'collections.abc.Iterable': 'Iterable',
-         'typing.Any': 'Any'}
+TYPES = {'torch.nn.modules.module.Module': 'nn.Module', 'torch.optim.lr_scheduler.LRScheduler': 'LRScheduler', 'pathlib.Path': 'Path',
+         'collections.abc.Iterable': 'Iterable', 'typing.Any': 'Any'}
 CLASS = re.compile(r'(<span class="kw">)def(</span> [A-Z])')  # nbdev writes def for a class
 STYLES = re.compile(r'<link\b(?=[^>]*\brel="(?:stylesheet|preload|icon|preconnect)")[^>]*?\shref="(https?://[^"]+)"')
 
@@ -29,7 +29,7 @@ STYLES = re.compile(r'<link\b(?=[^>]*\brel="(?:stylesheet|preload|icon|preconnec
 def plain_types(text):
     "The types of signatures as they are written in the notebooks."
     text = UNTYPED.sub('', text)
-    for long, short in TYPES.items(): text = re.sub(rf'(?<=[:|\[] ){re.escape(long)}|(?<=[:\[]){re.escape(long)}', short, text)
+    for long, short in TYPES.items(): text = re.sub(rf'(?<![\w.]){re.escape(long)}\b', short, text)
     return text
 
 

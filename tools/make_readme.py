@@ -124,8 +124,8 @@ def lesson_table():
         lines.append(f'| {" | ".join([f"[{number} {word}]({name}.ipynb)", question, needs, f"{minutes[name]} min", *seconds])} |')
     where = '; '.join(f'{NAMES[device]}: {machine}' for device, machine in devices.items())
     running = f' Running: all cells from top to bottom, without those behind the switch `LONG` ({where}).' if where else ''
-    note = (f'{sum(minutes.values())/60:.0f} hours of reading in all, at 150 words a minute.{running} Each lesson writes one module (`05_train` is '
-            '`cifar_cam.train`) and ends with exercises that check themselves; the machinery below has '
+    note = (f'{sum(minutes.values())/60:.0f} hours of reading in all, at 150 words a minute.{running} Lessons 01 to 12 each write one module (`05_train` is '
+            '`cifar_cam.train`) and end with exercises that check themselves; the machinery below has '
             f'[notebooks of its own](https://github.com/{config.user}/{config.repo}/tree/{config.branch}/nbs/hood).')
     return '\n'.join(lines) + '\n\n' + note
 
