@@ -25,10 +25,10 @@ demo: .venv/.user   ## accuracy, 20 mistakes and their Grad-CAM on the embedded 
 	@echo "[2/2] cifar_cam_demo"
 	@$(BIN)/cifar_cam_demo
 
-# loadgroup hands the tests out one by one: no process is left with a queue of slow ones
+# tests/conftest.py says which tests stay in one process
 test: .venv/.dev   ## every notebook's cells and every test, on all cores
 	@echo "[2/2] pytest: notebooks and tests"
-	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadgroup
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadscope
 
 soak: .venv/.dev   ## runs killed, stopped, changed and damaged at random, for MINUTES=60; must lose nothing
 	@$(BIN)/python tools/soak.py --minutes $(or $(MINUTES),60)

@@ -132,25 +132,6 @@ def class_means(
         raise ValueError(f'labels must hold every class; got none of {", ".join(missing)}')
     return np.stack([images[labels == c].mean(0) for c in range(len(CLASSES))])
 
-# %% ../nbs/hood/figures.ipynb #6d0e9651
-def plot_reliability(
-    tables:dict, # name -> a table of `prediction_table`, such as before and after scaling
-    axes=None, # one axes per table; new ones if None
-)->np.ndarray: # the axes
-    "Reliability diagrams: accuracy over confidence, bin by bin, with the calibration error."
-    import matplotlib.pyplot as plt
-    if axes is None:
-        size = (3.4*len(tables), 3.3)
-        axes = plt.subplots(1, len(tables), figsize=size, layout='constrained', squeeze=False)[1][0]
-    for ax, (name, table) in zip(axes, tables.items(), strict=True):
-        bins = reliability(table.confidence, table.true == table.predicted)
-        ax.plot([0, 1], [0, 1], color='0.6', lw=1)
-        ax.bar(bins.low, bins.accuracy, 1/len(bins), align='edge', edgecolor='white', alpha=.8)
-        ax.plot(bins.confidence, bins.accuracy, 'ko', ms=3)
-        ax.set(xlim=(0, 1), ylim=(0, 1), xlabel='confidence', ylabel='share right',
-               title=f'{name}: ECE {calibration_error(bins):.1%}')
-    return np.asarray(axes)
-
 # %% ../nbs/hood/figures.ipynb #c43bd727
 def plot_groups(
     compared:pd.DataFrame, # from `compare_groups`
@@ -169,6 +150,25 @@ def plot_groups(
     ax.set(xlabel='points more among mistakes than among matched right answers',
            title=f'{int(rows.clear.sum())} of {len(rows)} groups are clear (blue)')
     return ax
+
+# %% ../nbs/hood/figures.ipynb #6d0e9651
+def plot_reliability(
+    tables:dict, # name -> a table of `prediction_table`, such as before and after scaling
+    axes=None, # one axes per table; new ones if None
+)->np.ndarray: # the axes
+    "Reliability diagrams: accuracy over confidence, bin by bin, with the calibration error."
+    import matplotlib.pyplot as plt
+    if axes is None:
+        size = (3.4*len(tables), 3.3)
+        axes = plt.subplots(1, len(tables), figsize=size, layout='constrained', squeeze=False)[1][0]
+    for ax, (name, table) in zip(axes, tables.items(), strict=True):
+        bins = reliability(table.confidence, table.true == table.predicted)
+        ax.plot([0, 1], [0, 1], color='0.6', lw=1)
+        ax.bar(bins.low, bins.accuracy, 1/len(bins), align='edge', edgecolor='white', alpha=.8)
+        ax.plot(bins.confidence, bins.accuracy, 'ko', ms=3)
+        ax.set(xlim=(0, 1), ylim=(0, 1), xlabel='confidence', ylabel='share right',
+               title=f'{name}: ECE {calibration_error(bins):.1%}')
+    return np.asarray(axes)
 
 # %% ../nbs/hood/figures.ipynb #48540eb7
 def draw_grid(

@@ -353,7 +353,7 @@ def run_row(
             'split': card.get('split', split), 'epochs': str(len(history)),
             'step minutes': f'{minutes:.1f}', 'seconds': f"{card.get('seconds', 0):,.0f}",
             'seed': str(card['seed']),
-            'hardware': f"{card['hardware']}, {card['threads']} threads"}
+            'hardware': f"{card['hardware']}, {card['threads']} thread{'s'[:card['threads'] > 1]}"}
 
 # %% ../nbs/12_recipes.ipynb #f2998216
 def results_table(

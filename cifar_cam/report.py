@@ -649,7 +649,7 @@ def save_galleries(judged)->None:
             f'Grad-CAM of the predicted class at {judged.layer}, '
             f'{maps.shape[1]}x{maps.shape[2]} values')
     for name, (tiles, heat) in shown.items():
-        figure = plot_gallery(tiles, judged.rows, judged.rule, heat=heat).flat[0].figure
+        figure = plot_gallery(tiles, judged.rows, judged.rule, cell=1.5, heat=heat).flat[0].figure
         with atomic_path(judged.run.path/f'{name}.png') as path:
             figure.savefig(path, dpi=150, format='png')
         plt.close(figure)

@@ -28,7 +28,7 @@ from torch import nn
 
 from cifar_cam import recipes
 from cifar_cam.checkpoints import hold_run, what_is_kept
-from cifar_cam.core import plain_errors
+from cifar_cam.core import plain_errors, read_run
 from cifar_cam.optimizer import OPTIMIZERS, SCHEDULES
 from cifar_cam.resnet import LayerNorm
 
@@ -37,6 +37,24 @@ LIVES = ({'die_at': STEPS + 2}, {'die_at': STEPS}, {})  # in epoch 2; at the fir
 WRITES = tuple({'die_writing': place} for place in (
     ('checkpoint.new.safetensors', 2), ('checkpoint.new.safetensors', STEPS), ('checkpoint.previous.safetensors', 1),
     ('checkpoint.safetensors', 3), ('weights.safetensors', 1), ('history.csv', 1), ('run.json', 1)))
+
+
+UNLIKE = ['seconds', 'step_seconds']  # columns that no two runs share
+ROTATED = ('checkpoint.safetensors', 'checkpoint.previous.safetensors')
+FINISHED = ['history.csv', 'run.json', 'weights.safetensors']
+
+
+def content(folder): return {p.name: p.read_bytes() for p in Path(folder).iterdir()}
+
+
+def same_run(folder, other):
+    "Raise unless both run folders hold the same weights, history and accuracy, bit for bit."
+    one, two = read_run(folder), read_run(other)
+    torch.testing.assert_close(one.weights, two.weights, rtol=0, atol=0)
+    assert one.history.drop(columns=UNLIKE).equals(two.history.drop(columns=UNLIKE))
+    assert all(one.card[key] == two.card[key] for key in ('test_accuracy', 'test_loss', 'recipe', 'seed', 'precision', 'steps'))
+    assert sorted(content(folder)) == sorted(content(other)) == FINISHED
+    return one
 
 
 class SmallNet(nn.Sequential):

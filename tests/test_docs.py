@@ -1,13 +1,11 @@
 "The site: nbdev's half of the build runs whole, offline, and every page keeps its opening and the code that it teaches."
 import ast
 import json
-import os
 import sys
 from pathlib import Path
 
 import pytest
 import yaml
-from filelock import FileLock
 
 root = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(root/'tools'))
@@ -47,13 +45,9 @@ def process(folder):
 
 @pytest.fixture(scope='module')
 def site(tmp_path_factory):
-    "What `process` found, and the folder of its pages; made once for all processes that run these tests."
-    base = tmp_path_factory.getbasetemp()
-    folder = (base.parent if 'PYTEST_XDIST_WORKER' in os.environ else base)/'processed'
-    with FileLock(f'{folder}.lock'):
-        facts = folder/'facts.json'
-        if not facts.is_file(): facts.write_text(json.dumps(process(folder)))
-    return json.loads(facts.read_text()) | dict(pages=folder/'project'/'_proc')
+    "What `process` found, and the folder of its pages."
+    folder = tmp_path_factory.mktemp('processed')
+    return process(folder) | dict(pages=folder/'project'/'_proc')
 
 
 def test_the_site_is_processed_without_error_or_download(site):

@@ -173,7 +173,7 @@ def test_the_table_says_what_a_card_says(tmp_path):
     row = results_table(tmp_path/'results').set_index('recipe').loc['freeze-10']
     told = dict(published='49.1 %', measured='50.00%', margin='0.98', difference='+0.9', train='60.00%', validation='45.00%', epochs='2',
                 seconds='1,234', seed='42')
-    assert {key: row[key] for key in told} == told and row['step minutes'] == '1.0' and row['hardware'] == 'a machine, 1 threads'
+    assert {key: row[key] for key in told} == told and row['step minutes'] == '1.0' and row['hardware'] == 'a machine, 1 thread'
 
 
 def test_what_is_no_result_is_told(tmp_path):

@@ -114,6 +114,21 @@ def test_the_identifiers_of_headings_are_those_of_pandoc():
 
 
 @each_page
+def test_markdown_reads_alike_on_github_and_on_the_site(path, request):
+    "Pandoc wants an empty line before a heading, a list, a table; and 32*3*3 is 32, an italic 3, 3."
+    if path.stem == '08_faithfulness': request.applymarker(pytest.mark.xfail(reason='## Exercises follows a list', strict=False))
+    wrong, begins = [], r'#{1,6} |\||[-*+] |\d+\. '
+    for i, cell in enumerate(cells(path)):
+        if cell['cell_type'] != 'markdown': continue
+        text = FENCED.sub('', source(cell))
+        lines = text.split('\n')
+        wrong += [f'cell {i}: {line[:60]}' for before, line in zip(lines, lines[1:], strict=False) if before.strip() and re.match(begins, line)
+                  and not (re.match(r'\||[-*+] |\d+\. |  ', before) and line[0] != '#')]
+        wrong += [f'cell {i}: {found[0]}' for found in re.finditer(r'\w\*\w[^*\n]{0,12}\*\w', re.sub(r'`[^`]*`|\$[^$]*\$', '', text))]
+    assert not wrong, '\n'.join(wrong)
+
+
+@each_page
 def test_every_figure_has_alt_text(path):
     for i, cell in enumerate(cells(path)):
         if cell['cell_type'] == 'markdown':
@@ -166,7 +181,7 @@ def test_measured_tables_are_all_shown():
 
 def test_the_readme_is_short_and_begins_with_its_picture():
     text = (root/'README.md').read_text(encoding='utf-8')
-    assert len(text.split('\n')) <= 110
+    assert len(text.split('\n')) <= 75, 'two screens'
     first = re.search(r'src="([^"]+)"', text)
     assert text.index(first[0]) < text.index('\n## '), 'the picture stands before the first section'
     assert (root/first[1]).is_file() and (root/first[1]).stat().st_size < 150_000
@@ -199,7 +214,11 @@ QUARTO = '''<script src="https://cdnjs.cloudflare.com/ajax/libs/require.js/2.3.6
 <script defer="" src="https://cdn.jsdelivr.net/npm/katex@latest/dist/katex.min.js"></script><script src="site_libs/quarto.js"></script>
 <link rel="stylesheet" href="https://cdn.jsdelivr.net/npm/katex@latest/dist/katex.min.css"><link rel="canonical" href="https://x.github.io/y">
 <a href="https://colab.research.google.com/x"><img src="https://colab.research.google.com/assets/colab-badge.svg" alt="Open in Colab"></a>'''
-STYLE = '@import"https://fonts.googleapis.com/css2?family=Lato:ital,wght@0,400&display=swap";body{color:red}'
+# as Bootstrap's themes have it, semicolons within the address
+IMPORTS = [f'@import{address};:root{{--a:1}}body{{color:red}}' for address in (
+    '"https://fonts.googleapis.com/css2?family=Lato:ital,wght@0,400;0,700;1,400&display=swap"',
+    ' url(https://fonts.googleapis.com/css2?family=Source+Sans+Pro:wght@300;400;700&display=swap)',
+    " url('https://fonts.googleapis.com/css?family=Lato') screen")]
 
 
 def test_the_finished_site_loads_nothing_from_elsewhere(tmp_path):
@@ -207,8 +226,7 @@ def test_the_finished_site_loads_nothing_from_elsewhere(tmp_path):
     for page in ('index.html', 'hood/core.html', 'live/index.html'):
         (tmp_path/page).parent.mkdir(exist_ok=True)
         (tmp_path/page).write_text(QUARTO)
-    (tmp_path/'a.css').write_text(STYLE)
-    (tmp_path/'b.css').write_text(STYLE.replace('@import"', '@import url("').replace('swap"', 'swap")'))
+    for n, style in enumerate(IMPORTS): (tmp_path/f'{n}.css').write_text(style)
     assert finish(tmp_path) == {}
     top, below = (tmp_path/'index.html').read_text(), (tmp_path/'hood'/'core.html').read_text()
     for text in ('src="katex/katex.min.js"', 'href="katex/katex.min.css"', 'src="images/colab-badge.svg"', 'src="site_libs/quarto.js"'): assert text in top
@@ -216,7 +234,7 @@ def test_the_finished_site_loads_nothing_from_elsewhere(tmp_path):
     for text in ('require.js', 'jquery', "define('jquery'"): assert text not in top
     assert 'https://x.github.io/y' in top and 'https://colab.research.google.com/x' in top, 'links stay'
     assert (tmp_path/'live'/'index.html').read_text() == QUARTO
-    assert {(tmp_path/file).read_text() for file in ('a.css', 'b.css')} == {'body{color:red}'}
+    assert [path.read_text() for path in tmp_path.glob('*.css')] == [':root{--a:1}body{color:red}']*3
     assert finish_page(top) == top, 'a second time changes nothing'
 
 
@@ -224,6 +242,11 @@ def test_names_in_signatures_become_links_and_a_class_is_called_so():
     page = '<span class="kw">def</span> Recipe(\n<span class="co"># from [`find_recipe`](https://x.github.io/y/recipes.html#find_recipe)</span>'
     assert finish_page(page) == ('<span class="kw">class</span> Recipe(\n<span class="co"># from '
                                  '<a href="https://x.github.io/y/recipes.html#find_recipe">find_recipe</a></span>')
+    typed = 'target:NoneType<span class="op">=</span><span class="va">None</span>, c:NoneType=None, d:int=1'
+    assert finish_page(typed) == 'target<span class="op">=</span><span class="va">None</span>, c=None, d:int=1', 'types as written'
+    typed = 'layer:torch.nn.modules.module.Module | str, to:str | pathlib.Path, plan:torch.optim.lr_scheduler.LRScheduler'
+    assert finish_page(typed) == 'layer:nn.Module | str, to:str | Path, plan:LRScheduler'
+    assert finish_page('plan = torch.optim.lr_scheduler.OneCycleLR(o)') == 'plan = torch.optim.lr_scheduler.OneCycleLR(o)', 'code stays'
     assert finish_page('<span class="kw">def</span> fit(x): # `(B,C)`') == '<span class="kw">def</span> fit(x): # `(B,C)`'
 
 

@@ -12,19 +12,31 @@ from pathlib import Path
 root = Path(__file__).resolve().parent.parent
 KATEX = re.compile(r'https://cdn\.jsdelivr\.net/npm/katex@[^/"\']+/dist/')
 BADGE = 'https://colab.research.google.com/assets/colab-badge.svg'
-FONTS = re.compile(r'@import\s*(?:url\()?\s*["\']?https://fonts\.googleapis\.com[^;]*;')
+# an address of Google's fonts holds semicolons itself: what is left of it would spoil the rule after it
+FONTS = re.compile(r'@import\s*(?:url\()?\s*["\']?https://fonts\.googleapis\.com[^"\'()]*["\')][^;]*;')
 LIBRARIES = re.compile(r'<script[^>]*src="https://cdnjs\.cloudflare\.com/ajax/libs/(?:require\.js|jquery)/[^>]*></script>\s*')
 DEFINE = re.compile(r'<script[^>]*>\s*define\(\'jquery\',[^<]*</script>\s*')
 LOADS = re.compile(r'<(?:script|img|iframe|source|video|audio)\b[^>]*?\ssrc="(https?://[^"]+)"')
 RAW_LINK = re.compile(r'\[`([\w.]+)`\]\((https?://[^)\s<]+)\)')  # nbdev links names in signatures too, where Markdown is not read
+UNTYPED = re.compile(r'(?<=\w):NoneType(?=(?:<[^>]*>)*=)')  # nbdev writes the type of the default where there is none
+# nbdev writes the whole path of some types; the source has none of these
+TYPES = {'torch.nn.modules.module.Module': 'nn.Module', 'torch.optim.lr_scheduler.': '', 'pathlib.Path': 'Path', 'collections.abc.Iterable': 'Iterable',
+         'typing.Any': 'Any'}
 CLASS = re.compile(r'(<span class="kw">)def(</span> [A-Z])')  # nbdev writes def for a class
 STYLES = re.compile(r'<link\b(?=[^>]*\brel="(?:stylesheet|preload|icon|preconnect)")[^>]*?\shref="(https?://[^"]+)"')
+
+
+def plain_types(text):
+    "The types of signatures as they are written in the notebooks."
+    text = UNTYPED.sub('', text)
+    for long, short in TYPES.items(): text = re.sub(rf'(?<=[:|\[] ){re.escape(long)}|(?<=[:\[]){re.escape(long)}', short, text)
+    return text
 
 
 def finish_page(text, up=''):
     "One page; `up` leads from it to the site's first folder, such as '../'."
     text = KATEX.sub(f'{up}katex/', text).replace(f'src="{BADGE}"', f'src="{up}images/colab-badge.svg"')
-    text = CLASS.sub(r'\1class\2', RAW_LINK.sub(r'<a href="\2">\1</a>', text))
+    text = CLASS.sub(r'\1class\2', RAW_LINK.sub(r'<a href="\2">\1</a>', plain_types(text)))
     return DEFINE.sub('', LIBRARIES.sub('', FONTS.sub('', text)))
 
 

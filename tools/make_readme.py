@@ -3,7 +3,8 @@
     python tools/make_readme.py            # all four
     python tools/make_readme.py FILE       # only the README, into FILE
 
-README.md holds the index's markdown and the outputs of its cells that are not hidden. Links between pages become links to the files on GitHub.
+README.md holds the index's markdown, with one row a part in place of one a lesson, and the outputs of its cells that are not hidden.
+Links between pages become links to the files on GitHub.
 A notebook that is listed below and not there is left out; one of the hood that is there and not listed comes last in its part, under its title.
 """
 import csv
@@ -26,8 +27,8 @@ mark = '<!-- lessons: made by tools/make_readme.py -->'
 # file, the question it answers, what to read before
 LESSONS = [
     ('01_data', 'What is in CIFAR-10?', 'Python'),
-    ('02_augment', 'How do we make more of it, and what does it buy?', '01'),
-    ('03_resnet', 'What is a ResNet-18 with LayerNorm, and what does LayerNorm cost?', 'some PyTorch'),
+    ('02_augment', 'How do we make more of it, and what does that buy?', '01'),
+    ('03_resnet', 'What is a ResNet-18 with LayerNorm, and what does it cost?', 'some PyTorch'),
     ('04_lr_finder', 'Which learning rate?', '03'),
     ('05_train', 'How is it trained?', '02, 03, 04'),
     ('06_gradcam', 'What did it look at?', '03'),
@@ -36,8 +37,9 @@ LESSONS = [
     ('08b_ground_truth', 'Does a map find what we know is there?', '07, 08'),
     ('09_mistakes', 'Where is it wrong?', '03, 06'),
     ('10_causes', 'Which of its mistakes can be explained?', '09'),
+    ('10b_audit', 'Are the training labels right?', '05, 09'),
     ('11_transfer', 'What does ImageNet buy?', '03, 05'),
-    ('12_recipes', 'What did each published experiment get, and what do we get?', '05'),
+    ('12_recipes', 'What did published experiments get, and what do we?', '05'),
     ('13_your_run', 'The whole path in one notebook, on your own run', '05, 06, 09'),
 ]
 
@@ -48,7 +50,8 @@ SIDEBAR = {
     'Training': {'04_lr_finder.ipynb': '04 Which learning rate?', '05_train.ipynb': '05 Training'},
     'Looking inside': {'06_gradcam.ipynb': '06 Grad-CAM', '07_cam_methods.ipynb': '07 Other methods', '08_faithfulness.ipynb': '08 Faithfulness',
                        '08b_ground_truth.ipynb': '08b Known truth'},
-    'Mistakes': {'09_mistakes.ipynb': '09 Where is it wrong?', '10_causes.ipynb': '10 What explains a mistake?'},
+    'Mistakes': {'09_mistakes.ipynb': '09 Where is it wrong?', '10_causes.ipynb': '10 What explains a mistake?',
+                 '10b_audit.ipynb': '10b Are the labels right?'},
     'Experiments': {'11_transfer.ipynb': '11 Transfer', '12_recipes.ipynb': '12 Recipes', '13_your_run.ipynb': '13 Your own run',
                     'quirks.ipynb': 'Quirks of the published projects'},
     'Under the hood': {'hood/core.ipynb': 'Runs, seeds, errors', 'hood/download.ipynb': 'Fetching CIFAR-10', 'hood/checks.ipynb': 'Checks of arguments',
@@ -82,6 +85,15 @@ def sidebar_text():
     return head + yaml.safe_dump(dict(website=dict(sidebar=dict(style='docked', contents=contents))), sort_keys=False, allow_unicode=True)
 
 
+# part of the site -> what its lessons ask, for the README, which has no room for a row a lesson
+ASKED = {
+    'Data and network': 'what is in CIFAR-10, how to make more of it, what LayerNorm costs',
+    'Training': 'which learning rate, and a loop that survives a power cut',
+    'Looking inside': 'Grad-CAM from scratch, its relatives, and whether to believe a map',
+    'Mistakes': 'where the network is wrong, and which mistakes have a cause',
+    'Experiments': 'what ImageNet buys, ten recipes, and a run of your own',
+}
+
 NAMES = dict(cpu='CPU', cuda='GPU')
 WIDTHS = {'lesson': 8, 'question': 16, 'read first': 6}  # of the table's columns, beside each other
 
@@ -112,10 +124,21 @@ def lesson_table():
         lines.append(f'| {" | ".join([f"[{number} {word}]({name}.ipynb)", question, needs, f"{minutes[name]} min", *seconds])} |')
     where = '; '.join(f'{NAMES[device]}: {machine}' for device, machine in devices.items())
     running = f' Running: all cells from top to bottom, without those behind the switch `LONG` ({where}).' if where else ''
-    note = (f'Reading: 150 words of prose a minute and seven seconds a line of code, {sum(minutes.values())/60:.0f} hours in all.{running} Lessons 01 to '
-            '12 each export one module of the same name (`05_train` is `cifar_cam.train`) and end with exercises that check themselves; the machinery '
-            f'below them has [notebooks of its own](https://github.com/{config.user}/{config.repo}/tree/{config.branch}/nbs/hood).')
+    note = (f'{sum(minutes.values())/60:.0f} hours of reading in all, at 150 words a minute.{running} Each lesson writes one module (`05_train` is '
+            '`cifar_cam.train`) and ends with exercises that check themselves; the machinery below has '
+            f'[notebooks of its own](https://github.com/{config.user}/{config.repo}/tree/{config.branch}/nbs/hood).')
     return '\n'.join(lines) + '\n\n' + note
+
+
+def part_table():
+    "The lessons as the README shows them: one row a part of the site."
+    lines = ['| part | lessons | they ask | reading |', '|---|---|---|---|']
+    for part, asked in ASKED.items():
+        names = [name for name, *_ in LESSONS if f'{name}.ipynb' in pages()[part]]
+        minutes = sum(reading(nbs/f'{name}.ipynb')[2] for name in names)
+        links = ' '.join(f'[{name.partition("_")[0]}]({name}.ipynb)' for name in names)
+        lines.append(f'| {part} | {links} | {asked} | {minutes} min |')
+    return '\n'.join(lines)
 
 
 def update_index():
@@ -151,9 +174,9 @@ def llms_text():
 
 
 def to_github(text):
-    "Links between the site's pages as links to the repository's files; the marks for the tools go."
+    "Links between the site's pages as links to the repository's files."
     text = re.sub(r'\]\((?!https?:|#|mailto:)([^)\s]+)\)', r'](nbs/\1)', text)
-    return re.sub(r'src="(?!https?:)([^"]+)"', r'src="nbs/\1"', text).replace(mark + '\n\n', '')
+    return re.sub(r'src="(?!https?:)([^"]+)"', r'src="nbs/\1"', text)
 
 
 def tests_badge():
@@ -163,10 +186,10 @@ def tests_badge():
 
 
 def readme_text():
-    "The README: title, badge, then the index's other markdown and its visible outputs."
-    parts = []
+    "The README: title, badge, then the index's other markdown, with a shorter table of lessons, and its visible outputs."
+    parts, table = [], lesson_table().split('\n\n')[0]
     for cell in read_nb(nbs/'index.ipynb').cells:
-        if cell.cell_type == 'markdown': parts.append(cell.source)
+        if cell.cell_type == 'markdown': parts.append(cell.source.replace(f'{mark}\n\n{table}', part_table()))
         elif 'hide' not in extract_directives(cell, remove=False):
             parts += [''.join(o['data']['text/markdown']) for o in cell.outputs if 'text/markdown' in o.get('data', {})]
     parts.insert(1, tests_badge())

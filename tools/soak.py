@@ -36,7 +36,6 @@ from cifar_cam.recipes import RECIPES  # noqa: E402
 
 SIGNALS = (signal.SIGKILL, signal.SIGKILL, signal.SIGTERM, signal.SIGINT)
 FILES = ('checkpoint.new.safetensors', 'checkpoint.previous.safetensors', 'checkpoint.safetensors', 'weights.safetensors', 'history.csv', 'run.json')
-UNLIKE = ['seconds', 'step_seconds']
 
 
 def draw_recipe(chance):
@@ -158,7 +157,7 @@ class Round:
         one, two = read_run(self.run), read_run(self.folder/'whole')
         try: torch.testing.assert_close(one.weights, two.weights, rtol=0, atol=0)
         except AssertionError as error: self.lose(f'other weights: {error}')
-        if not one.history.drop(columns=UNLIKE).equals(two.history.drop(columns=UNLIKE)): self.lose('another history')
+        if not one.history.drop(columns=small_run.UNLIKE).equals(two.history.drop(columns=small_run.UNLIKE)): self.lose('another history')
         keys = ('recipe', 'seed', 'steps', 'precision', 'train_images', 'test_accuracy', 'test_loss')
         if any(one.card[key] != two.card[key] for key in keys): self.lose('another card')
         if sorted(p.name for p in self.run.iterdir()) != sorted(p.name for p in (self.folder/'whole').iterdir()): self.lose('files were left')
