@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['METHODS', 'PIXEL_METHODS', 'grad_cam_plus_plus', 'xgrad_cam', 'hires_cam', 'layer_cam', 'eigen_cam', 'score_cam',
            'ablation_cam', 'saliency', 'smooth_grad', 'integrated_gradients', 'guided_backprop', 'guided_grad_cam',
-           'find_method', 'fuse_layers']
+           'fuse_layers']
 
 # %% ../nbs/07_cam_methods.ipynb #bd35245d
 #| code-fold: true

@@ -62,6 +62,35 @@ def check_images(
                          f'got {tuple(images.shape)}. One image: images[None]; '
                          'channels first: move them last')
 
+# %% ../nbs/hood/checks.ipynb #7d48d6b2
+def check_classes(
+    labels:np.ndarray, # to be checked
+)->None:
+    "An error that says so if `labels` are not classes of CIFAR-10."
+    if len(labels) and not 0 <= labels.min() <= labels.max() < len(CLASSES):
+        raise ValueError(f'labels must lie from 0 to {len(CLASSES) - 1}, the classes of CIFAR-10; '
+                         f'got {labels.min()} to {labels.max()}. '
+                         'Are these the labels of another data set?')
+
+def check_labelled(
+    images, # to be checked
+    labels=None, # to be checked too, if given
+)->tuple[np.ndarray,np.ndarray|None]: # the same as arrays: uint8 `(N,32,32,3)`, int64 `(N,)`
+    "CIFAR-10 images and labels as arrays, or an error that says what is wrong with them."
+    images = np.asarray(images)
+    if images.dtype != np.uint8 or images.ndim != 4 or images.shape[1:] != (32, 32, 3):
+        raise ValueError('images must be uint8 of shape (N, 32, 32, 3); got '
+                         f'{images.dtype} {images.shape}. '
+                         'Resize other images to 32x32 first, or take them from load_cifar10')
+    if labels is None:
+        return images, None
+    labels = np.asarray(labels)
+    if labels.shape != (len(images),) or labels.dtype.kind not in 'iu':
+        raise ValueError(f'labels must be whole numbers, one per image, shape ({len(images)},); '
+                         f'got {labels.dtype} {labels.shape}. Take both from the same split')
+    check_classes(labels)
+    return images, labels.astype(np.int64)
+
 # %% ../nbs/hood/checks.ipynb #71734e68
 def check_valid(
     valid, # what somebody passed as the number of validation images

@@ -14,11 +14,12 @@ import torch
 from torch import Tensor, nn
 
 from cifar_cam.cam_methods import METHODS, PIXEL_METHODS, find_method
-from cifar_cam.core import check_number
+from cifar_cam.core import check_number, show_images
 from cifar_cam.data import CLASSES
+from cifar_cam.figures import true_name
 from cifar_cam.gradcam import overlay
 from cifar_cam.hooks import default_layer, predict, unpooled_sizes
-from cifar_cam.mistakes import class_maps, filter_mistakes, true_name
+from cifar_cam.mistakes import class_maps, of_classes
 from cifar_cam.people import VERDICTS
 from cifar_cam.pictures import images_of
 
@@ -111,6 +112,26 @@ def explain_image(
     maps, logits = find_method(method)(model, layer, image[None], target, **options)
     return maps[0], logits[0].float().softmax(0)
 
+# %% ../nbs/hood/explorers.ipynb #e02c6a6f
+def plot_methods(
+    model:nn.Module, # the classifier
+    pictures, # uint8 `(n,32,32,3)`
+    rows:pd.DataFrame, # their rows of the table
+    methods:tuple=('Grad-CAM', 'Grad-CAM++', 'LayerCAM', 'EigenCAM', 'Guided Grad-CAM'),
+    layer=None, # as in `class_maps`
+    columns:int=2, # mistakes side by side
+    cell:float=.85, # side of one image in inches
+)->np.ndarray: # the axes
+    "The map of the predicted class by several methods, mistake by mistake."
+    maps = [class_maps(model, pictures, rows, layer, method, of=('predicted',))[0]
+            for method in methods]
+    # (n, methods + 1, H, W, 3)
+    tiles = np.stack([np.asarray(pictures), *(overlay(pictures, m).numpy() for m in maps)], 1)
+    heads = [name.replace(' ', '\n') for name in methods]
+    names = [text for row in rows.itertuples()
+             for text in (f'{true_name(row)}\nas {CLASSES[row.predicted]}', *heads)]
+    return show_images(tiles.reshape(-1, *tiles.shape[2:]), names, columns*(len(methods) + 1), cell)
+
 # %% ../nbs/hood/explorers.ipynb #0aa52747
 def draw_explanation(image, grid, chances, classes, title='', true_class=None): # a figure
     "Image, raw grid `(h,w)`, overlay and the five most probable of `chances` `(K,)`."
@@ -186,6 +207,30 @@ def explorer(
     names = METHODS if methods is None else methods
     return explorer_box(*explorer_controls(classes, names, layers), find, draw,
                         lambda place, count: f'{count} of {len(labels)} images')
+
+# %% ../nbs/hood/explorers.ipynb #91903fbf
+def filter_mistakes(
+    table:pd.DataFrame, # from `prediction_table`, with `doubtful` if that filter is used
+    true=None, # a class, or None for all
+    predicted=None, # a class, or None for all
+    confidence:tuple=(0., 1.), # lowest and highest
+    doubtful:bool=False, # only doubtful labels
+    verdict:str|None=None, # only this verdict of `add_votes`, lesson 10
+)->pd.DataFrame: # the mistakes that pass, highest loss first
+    "The mistakes that an explorer offers."
+    low, high = confidence
+    if not 0 <= low <= high <= 1:
+        raise ValueError('confidence must be two numbers, 0 <= low <= high <= 1; '
+                         f'got {confidence}. Try (0., 1.)')
+    if doubtful and 'doubtful' not in table:
+        raise ValueError('table must have the column doubtful. Make it with mark_doubtful(table)')
+    if verdict is not None and 'verdict' not in table:
+        raise ValueError('table must have the column verdict. Make it with add_votes(table, votes)')
+    sure_enough = table.confidence.between(low, high)
+    rows, _ = of_classes(table[(table.true != table.predicted) & sure_enough], true, predicted)
+    if doubtful: rows = rows[rows.doubtful]
+    if verdict is not None: rows = rows[rows.verdict == verdict]
+    return rows.sort_values('loss', ascending=False)
 
 # %% ../nbs/hood/explorers.ipynb #cde4c219
 def people_line(line)->str: # `line` is a row of the table

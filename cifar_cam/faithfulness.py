@@ -13,11 +13,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .core import check_number, progress_bar
+from .core import check_number, deprecated, progress_bar
 from .gradcam import grad_cam, resize_maps, scale_maps
-from cifar_cam.hooks import (
-    as_maps, bare_model, class_ids, explain_layer, pick_layer, predict, score_of, undisturbed,
-    unpooled_sizes)
+from .hooks import (
+    bare_model, class_ids, explain_layer, predict, score_of, unpooled_sizes)
+from .layers import seen_side
+from .metrics import paired_interval
 
 # %% ../nbs/08_faithfulness.ipynb #c6a374a1
 def check_maps(
@@ -205,16 +206,6 @@ def average_drop(
     after = confidence(model, x * mask, target)
     return (before - after).clamp(min=0) / before.clamp(min=1e-12), after > before
 
-# %% ../nbs/08_faithfulness.ipynb #f4ef75fa
-def paired_interval(
-    a:Tensor, # scores `(B,)`
-    b:Tensor, # scores `(B,)` of the same images
-)->dict: # difference, low, high
-    "The mean of `a - b` over the same images, and its 95 % confidence interval."
-    d = (a - b).float()
-    half = 1.96 * float(d.std()) / len(d) ** .5
-    return dict(difference=float(d.mean()), low=float(d.mean()) - half, high=float(d.mean()) + half)
-
 # %% ../nbs/08_faithfulness.ipynb #131dd426
 def stage_layers(
     model:nn.Module, # run once, on one image
@@ -229,38 +220,6 @@ def stage_layers(
     if last: return list(last.values())
     raise ValueError('layers must be named: no layer of this model returns maps (B, D, h, w). '
                      'Pass layers= and reshape=')
-
-# %% ../nbs/08_faithfulness.ipynb #f224a066
-def narrowest(
-    weights:np.ndarray, # `(n,)`, 0 or more
-    share:float, # of their sum
-)->int: # how many
-    "The fewest neighbouring places that hold `share` of the sum."
-    total = np.concatenate([[0.], np.cumsum(weights, dtype=float)]) / weights.sum()
-    ends = np.searchsorted(total, total[:-1] + share * (1 - 1e-9))
-    return min(int(end) - start for start, end in enumerate(ends) if end < len(total))
-
-def seen_side(
-    model:nn.Module, # left as found
-    layer:nn.Module|str, # a layer with maps
-    x:Tensor, # a few normalised images `(B,C,H,W)`
-    reshape=None, # turns the layer's output into maps
-    share:float=.95, # of the gradient
-)->int: # pixels
-    "The side of the square that holds `share` of the pixels' gradient of the layer's middle place."
-    model, layer = pick_layer(model, layer, x)
-    leaf, seen = x.detach().clone().requires_grad_(), []
-    handle = layer.register_forward_hook(lambda module, args, out: seen.append(out.clone()))
-    try:
-        with undisturbed(model), torch.enable_grad(): model(leaf)
-    finally: handle.remove()
-    maps = as_maps(seen[-1], reshape)                                             # (B, D, h, w)
-    middle = maps[:, :, maps.shape[2] // 2, maps.shape[3] // 2]                   # (B, D)
-    # a sum may cancel
-    signs = torch.randn(middle.shape[1], generator=torch.Generator().manual_seed(0)).to(middle)
-    # (H, W)
-    size = torch.autograd.grad((middle * signs).sum(), leaf)[0].abs().sum((0, 1)).cpu().numpy()
-    return max(narrowest(size.sum(axis), share) for axis in (0, 1))
 
 # %% ../nbs/08_faithfulness.ipynb #c151a095
 def evidence_left(
@@ -370,9 +329,4 @@ MOVED = {
     'fill_linear': 'faithfulness:linear_impute', 'confidence_change': 'faithfulness:average_drop',
     'randomised': 'ground_truth:shuffled_weights', 'map_ranks': 'ground_truth:map_ranks',
     'agreement': 'ground_truth:agreement'}
-
-# %% ../nbs/08_faithfulness.ipynb #0ddba1ff
-def __getattr__(name):
-    "The old names, with a warning."
-    from cifar_cam.core import deprecated
-    return deprecated('cifar_cam.faithfulness', MOVED)(name)
+__getattr__ = deprecated('cifar_cam.faithfulness', MOVED)

@@ -11,6 +11,7 @@ import pandas as pd
 
 from .checks import CLASSES, check_images, check_labels
 from .core import check_number, show_images
+from .metrics import calibration_error, reliability
 
 # %% ../nbs/hood/figures.ipynb #0d90f2b9
 def show_random(
@@ -131,6 +132,44 @@ def class_means(
         raise ValueError(f'labels must hold every class; got none of {", ".join(missing)}')
     return np.stack([images[labels == c].mean(0) for c in range(len(CLASSES))])
 
+# %% ../nbs/hood/figures.ipynb #c43bd727
+def plot_groups(
+    compared:pd.DataFrame, # from `compare_groups`
+    ax=None, # axes to draw on; new ones if None
+): # the axes
+    "The differences with their intervals, largest first; what is not clear is grey."
+    import matplotlib.pyplot as plt
+    ax = ax or plt.subplots(figsize=(7, .3*len(compared) + 1), layout='constrained')[1]
+    rows = compared.sort_values('difference', ignore_index=True)
+    for k, row in rows.iterrows():
+        colour = 'tab:blue' if row.clear else '0.65'
+        ax.plot([100*row.low, 100*row.high], [k, k], color=colour)
+        ax.plot(100*row.difference, k, 'o', color=colour, ms=5)
+    ax.axvline(0, color='0.6', lw=1)
+    ax.set_yticks(range(len(rows)), rows.group)
+    ax.set(xlabel='points more among mistakes than among matched right answers',
+           title=f'{int(rows.clear.sum())} of {len(rows)} groups are clear (blue)')
+    return ax
+
+# %% ../nbs/hood/figures.ipynb #6d0e9651
+def plot_reliability(
+    tables:dict, # name -> a table of `prediction_table`, such as before and after scaling
+    axes=None, # one axes per table; new ones if None
+)->np.ndarray: # the axes
+    "Reliability diagrams: accuracy over confidence, bin by bin, with the calibration error."
+    import matplotlib.pyplot as plt
+    if axes is None:
+        size = (3.4*len(tables), 3.3)
+        axes = plt.subplots(1, len(tables), figsize=size, layout='constrained', squeeze=False)[1][0]
+    for ax, (name, table) in zip(axes, tables.items(), strict=True):
+        bins = reliability(table.confidence, table.true == table.predicted)
+        ax.plot([0, 1], [0, 1], color='0.6', lw=1)
+        ax.bar(bins.low, bins.accuracy, 1/len(bins), align='edge', edgecolor='white', alpha=.8)
+        ax.plot(bins.confidence, bins.accuracy, 'ko', ms=3)
+        ax.set(xlim=(0, 1), ylim=(0, 1), xlabel='confidence', ylabel='share right',
+               title=f'{name}: ECE {calibration_error(bins):.1%}')
+    return np.asarray(axes)
+
 # %% ../nbs/hood/figures.ipynb #48540eb7
 def draw_grid(
     ax, # axes to draw on
@@ -156,6 +195,22 @@ def draw_pixels(
     ax.set_title(title, fontsize=size)
     ax.axis('off')
     return ax
+
+# %% ../nbs/hood/figures.ipynb #b03a59c9
+def true_name(
+    row, # one row of a table
+)->str: # such as 'cat', or 'cat?' if the label is doubtful
+    "The name of an image's label, with a question mark if raters did not confirm it."
+    return CLASSES[row.true] + ('?' if getattr(row, 'doubtful', False) else '')
+
+def caption(
+    row, # one row of a table
+)->str: # the true class and the predicted one, with their confidences; the index above
+    "The title of one image of a gallery."
+    # marked rows are rows of CIFAR-10's test set
+    where = f'test {row.index}\n' if hasattr(row, 'doubtful') else ''
+    return (f'{where}true {true_name(row)} {row.true_confidence:.0%}\n'
+            f'predicted {CLASSES[row.predicted]} {row.confidence:.0%}')
 
 # %% ../nbs/hood/figures.ipynb #318f3e1a
 def no_mistakes_note(

@@ -8,11 +8,13 @@ __all__ = []
 # %% ../nbs/hood/layers.ipynb #97912628
 import copy
 
+import numpy as np
 import torch
 from torch import Tensor, fx, nn
 from torch.fx.passes.shape_prop import ShapeProp
 
 from .core import preserve_modes
+from .hooks import as_maps, pick_layer, undisturbed
 
 # %% ../nbs/hood/layers.ipynb #e0e0e053
 def kernel_stride_padding(
@@ -106,6 +108,38 @@ def read_layers(
         elif node.op in ('call_function', 'call_method'): check_step(node)
         seen[node] = jump, field, start
     return rows
+
+# %% ../nbs/hood/layers.ipynb #31b669b1
+def narrowest(
+    weights:np.ndarray, # `(n,)`, 0 or more
+    share:float, # of their sum
+)->int: # how many
+    "The fewest neighbouring places that hold `share` of the sum."
+    total = np.concatenate([[0.], np.cumsum(weights, dtype=float)]) / weights.sum()
+    ends = np.searchsorted(total, total[:-1] + share * (1 - 1e-9))
+    return min(int(end) - start for start, end in enumerate(ends) if end < len(total))
+
+def seen_side(
+    model:nn.Module, # left as found
+    layer:nn.Module|str, # a layer with maps
+    x:Tensor, # a few normalised images `(B,C,H,W)`
+    reshape=None, # turns the layer's output into maps
+    share:float=.95, # of the gradient
+)->int: # pixels
+    "The side of the square that holds `share` of the pixels' gradient of the layer's middle place."
+    model, layer = pick_layer(model, layer, x)
+    leaf, seen = x.detach().clone().requires_grad_(), []
+    handle = layer.register_forward_hook(lambda module, args, out: seen.append(out.clone()))
+    try:
+        with undisturbed(model), torch.enable_grad(): model(leaf)
+    finally: handle.remove()
+    maps = as_maps(seen[-1], reshape)                                             # (B, D, h, w)
+    middle = maps[:, :, maps.shape[2] // 2, maps.shape[3] // 2]                   # (B, D)
+    # a sum may cancel
+    signs = torch.randn(middle.shape[1], generator=torch.Generator().manual_seed(0)).to(middle)
+    # (H, W)
+    size = torch.autograd.grad((middle * signs).sum(), leaf)[0].abs().sum((0, 1)).cpu().numpy()
+    return max(narrowest(size.sum(axis), share) for axis in (0, 1))
 
 # %% ../nbs/hood/layers.ipynb #af06bcac
 class FixedNorm(nn.Module):

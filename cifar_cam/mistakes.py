@@ -18,45 +18,16 @@ import torch
 from torch import Tensor, nn
 
 from .cam_methods import METHODS
+from .checks import check_labelled
 from .core import (
     check_number, choice_error, deprecated, load_tensors, result_file, show_images)
 from .data import CLASSES, class_index, load_cifar10, normalise, split_train_valid
-from .gradcam import overlay
+from .figures import caption, heat_bar, no_mistakes_note, true_name
 from .hooks import default_layer
-from .metrics import (
-    calibration_error, check_table, reliability, table_from_logits, wilson_interval)
-from .figures import heat_bar, no_mistakes_note
+from .metrics import check_table, table_from_logits, wilson_interval
 from .train import predict_images
 
 # %% ../nbs/09_mistakes.ipynb #15faae13
-def check_classes(
-    labels:np.ndarray, # to be checked
-)->None:
-    "An error that says so if `labels` are not classes of CIFAR-10."
-    if len(labels) and not 0 <= labels.min() <= labels.max() < len(CLASSES):
-        raise ValueError(f'labels must lie from 0 to {len(CLASSES) - 1}, the classes of CIFAR-10; '
-                         f'got {labels.min()} to {labels.max()}. '
-                         'Are these the labels of another data set?')
-
-def check_labelled(
-    images, # to be checked
-    labels=None, # to be checked too, if given
-)->tuple[np.ndarray,np.ndarray|None]: # the same as arrays: uint8 `(N,32,32,3)`, int64 `(N,)`
-    "CIFAR-10 images and labels as arrays, or an error that says what is wrong with them."
-    images = np.asarray(images)
-    if images.dtype != np.uint8 or images.ndim != 4 or images.shape[1:] != (32, 32, 3):
-        raise ValueError('images must be uint8 of shape (N, 32, 32, 3); got '
-                         f'{images.dtype} {images.shape}. '
-                         'Resize other images to 32x32 first, or take them from load_cifar10')
-    if labels is None:
-        return images, None
-    labels = np.asarray(labels)
-    if labels.shape != (len(images),) or labels.dtype.kind not in 'iu':
-        raise ValueError(f'labels must be whole numbers, one per image, shape ({len(images)},); '
-                         f'got {labels.dtype} {labels.shape}. Take both from the same split')
-    check_classes(labels)
-    return images, labels.astype(np.int64)
-
 def image_logits(
     model:nn.Module, # model input -> logits `(B,10)`; left as found
     images, # uint8 `(N,32,32,3)`, also a memory-mapped array
@@ -215,25 +186,6 @@ def plot_confusion(
                  f'{pair["count"][0]} times' if len(pair) else 'No mistakes')
     return ax
 
-# %% ../nbs/09_mistakes.ipynb #8e9730ee
-def plot_reliability(
-    tables:dict, # name -> a table of `prediction_table`, such as before and after scaling
-    axes=None, # one axes per table; new ones if None
-)->np.ndarray: # the axes
-    "Reliability diagrams: accuracy over confidence, bin by bin, with the calibration error."
-    import matplotlib.pyplot as plt
-    if axes is None:
-        size = (3.4*len(tables), 3.3)
-        axes = plt.subplots(1, len(tables), figsize=size, layout='constrained', squeeze=False)[1][0]
-    for ax, (name, table) in zip(axes, tables.items(), strict=True):
-        bins = reliability(table.confidence, table.true == table.predicted)
-        ax.plot([0, 1], [0, 1], color='0.6', lw=1)
-        ax.bar(bins.low, bins.accuracy, 1/len(bins), align='edge', edgecolor='white', alpha=.8)
-        ax.plot(bins.confidence, bins.accuracy, 'ko', ms=3)
-        ax.set(xlim=(0, 1), ylim=(0, 1), xlabel='confidence', ylabel='share right',
-               title=f'{name}: ECE {calibration_error(bins):.1%}')
-    return np.asarray(axes)
-
 # %% ../nbs/09_mistakes.ipynb #5cb083bb
 def of_classes(
     table:pd.DataFrame, # from `prediction_table`
@@ -249,21 +201,6 @@ def of_classes(
         table = table[table.predicted == class_index(predicted)]
         words += f' taken for {CLASSES[class_index(predicted)]}'
     return table, words
-
-def true_name(
-    row, # one row of a table
-)->str: # such as 'cat', or 'cat?' if the label is doubtful
-    "The name of an image's label, with a question mark if raters did not confirm it."
-    return CLASSES[row.true] + ('?' if getattr(row, 'doubtful', False) else '')
-
-def caption(
-    row, # one row of a table
-)->str: # the true class and the predicted one, with their confidences; the index above
-    "The title of one image of a gallery."
-    # marked rows are rows of CIFAR-10's test set
-    where = f'test {row.index}\n' if hasattr(row, 'doubtful') else ''
-    return (f'{where}true {true_name(row)} {row.true_confidence:.0%}\n'
-            f'predicted {CLASSES[row.predicted]} {row.confidence:.0%}')
 
 def map_layer(
     model:nn.Module, # the classifier
@@ -378,60 +315,20 @@ def plot_evidence(
             ax.set_title(name, fontsize=6.5)
     return axes
 
-# %% ../nbs/09_mistakes.ipynb #6e6fcc28
-def plot_methods(
-    model:nn.Module, # the classifier
-    pictures, # uint8 `(n,32,32,3)`
-    rows:pd.DataFrame, # their rows of the table
-    methods:tuple=('Grad-CAM', 'Grad-CAM++', 'LayerCAM', 'EigenCAM', 'Guided Grad-CAM'),
-    layer=None, # as in `class_maps`
-    columns:int=2, # mistakes side by side
-    cell:float=.85, # side of one image in inches
-)->np.ndarray: # the axes
-    "The map of the predicted class by several methods, mistake by mistake."
-    maps = [class_maps(model, pictures, rows, layer, method, of=('predicted',))[0]
-            for method in methods]
-    # (n, methods + 1, H, W, 3)
-    tiles = np.stack([np.asarray(pictures), *(overlay(pictures, m).numpy() for m in maps)], 1)
-    heads = [name.replace(' ', '\n') for name in methods]
-    names = [text for row in rows.itertuples()
-             for text in (f'{true_name(row)}\nas {CLASSES[row.predicted]}', *heads)]
-    return show_images(tiles.reshape(-1, *tiles.shape[2:]), names, columns*(len(methods) + 1), cell)
-
-def filter_mistakes(
-    table:pd.DataFrame, # from `prediction_table`, with `doubtful` if that filter is used
-    true=None, # a class, or None for all
-    predicted=None, # a class, or None for all
-    confidence:tuple=(0., 1.), # lowest and highest
-    doubtful:bool=False, # only doubtful labels
-    verdict:str|None=None, # only this verdict of `add_votes`, lesson 10
-)->pd.DataFrame: # the mistakes that pass, highest loss first
-    "The mistakes that an explorer offers."
-    low, high = confidence
-    if not 0 <= low <= high <= 1:
-        raise ValueError('confidence must be two numbers, 0 <= low <= high <= 1; '
-                         f'got {confidence}. Try (0., 1.)')
-    if doubtful and 'doubtful' not in table:
-        raise ValueError('table must have the column doubtful. Make it with mark_doubtful(table)')
-    if verdict is not None and 'verdict' not in table:
-        raise ValueError('table must have the column verdict. Make it with add_votes(table, votes)')
-    sure_enough = table.confidence.between(low, high)
-    rows, _ = of_classes(table[(table.true != table.predicted) & sure_enough], true, predicted)
-    if doubtful: rows = rows[rows.doubtful]
-    if verdict is not None: rows = rows[rows.verdict == verdict]
-    return rows.sort_values('loss', ascending=False)
-
 # %% ../nbs/09_mistakes.ipynb #22d4aacb
 # names that stood here before metrics and causes got rooms of their own
 MOVED = {
+    'check_classes': 'checks:check_classes', 'plot_reliability': 'figures:plot_reliability',
+    'plot_methods': 'explorers:plot_methods', 'filter_mistakes': 'explorers:filter_mistakes',
     'check_logits': 'metrics:check_logits', 'percent': 'metrics:percent',
     'share_difference': 'metrics:share_difference', 'top_k': 'metrics:top_k',
     'accuracy_over_confidence': 'metrics:accuracy_coverage',
     'fit_temperature': 'metrics:fit_temperature', 'metrics': 'metrics:scores',
     'images_of': 'pictures:images_of',
-    'doubtful_labels': 'causes:doubtful_labels', 'mark_doubtful': 'causes:mark_doubtful',
-    'nearest_training': 'twins:nearest_training', 'pixel_match': 'twins:max_cross_correlation',
-    'otsu_threshold': 'pictures:otsu_threshold', 'foreground': 'causes:foreground',
+    'doubtful_labels': 'people:doubtful_labels', 'mark_doubtful': 'people:mark_doubtful',
+    'nearest_training': 'pictures:nearest_training',
+    'pixel_match': 'pictures:max_cross_correlation',
+    'otsu_threshold': 'pictures:otsu_threshold', 'foreground': 'pictures:foreground',
     'share_inside': 'causes:energy_in_mask', 'hide_region': 'causes:hide_region',
     'hiding_effect': 'causes:hiding_effect', 'network_agreement': 'metrics:error_overlap',
     'map_agreement': 'metrics:map_agreement', 'second_network': 'report:second_network',

@@ -26,27 +26,28 @@ import pandas as pd
 import torch
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from cifar_cam.causes import add_votes, doubtful_labels, human_votes, mark_doubtful
+from cifar_cam.causes import add_votes
+from cifar_cam.checks import check_labelled
 from cifar_cam.core import (
     Run, atomic_path, deprecated, file_hash, finish_run, load_tensors, new_run, plain_errors,
     read_card, read_run, result_file, run_card, save_tensors)
 from cifar_cam.data import (
     CLASSES, load_cifar10, load_sample, normalise, sample_indices, split_train_valid)
 from cifar_cam.download import cache_folder
+from cifar_cam.figures import plot_reliability
 from cifar_cam.gradcam import overlay
 from cifar_cam.metrics import (
     accuracy_coverage, error_by_subset, fit_temperature, percent, scores, table_from_logits)
 from cifar_cam.mistakes import (
-    check_labelled, choose_mistakes, class_maps, confused_pairs, fingerprint, image_logits,
-    map_layer, per_class, plot_confusion, plot_gallery, plot_per_class,
-    plot_reliability, prediction_table, saved_analysis)
-from cifar_cam.people import VERDICTS, favourites, votes_of
-from cifar_cam.pictures import images_of
+    choose_mistakes, class_maps, confused_pairs, fingerprint, image_logits, map_layer, per_class,
+    plot_confusion, plot_gallery, plot_per_class, prediction_table, saved_analysis)
+from cifar_cam.people import (
+    VERDICTS, doubtful_labels, favourites, human_votes, mark_doubtful, votes_of)
+from cifar_cam.pictures import TWIN, images_of
 from cifar_cam.recipes import MODELS
 from cifar_cam.pretrained import pretrained_card
 from cifar_cam.resnet import load_pretrained
 from cifar_cam.train import plain_pipeline, plot_history
-from cifar_cam.twins import TWIN
 
 # %% ../nbs/hood/report.ipynb #89219c60
 COLOURS = ('#3b82f6', '#ea7317', '#10a37f', '#a855f7', '#d6336c', '#8a8f98', '#b08900', '#0ea5b7')

@@ -50,14 +50,6 @@ def imagenet_weights()->dict[str,Tensor]: # name -> tensor, for `TransferResNet(
         raise OSError(f'weights=True needs {place} (45 MB), which could not be had: {error}. '
                       f'Either {what}, or use weights=False for an untrained network') from error
 
-def check_dropout(
-    dropout:float, # what the caller gave
-)->float: # the same
-    "Raises unless `dropout` is a share below 1."
-    if isinstance(dropout, (int, float)) and 0 <= dropout < 1: return dropout
-    raise ValueError(f'dropout must be from 0 to below 1; got {dropout!r}. '
-                     'The published sweep tries 0.1 to 0.4')
-
 def check_freeze(
     model, # what the caller gave
     children, # and how many parts to freeze
@@ -103,6 +95,14 @@ def check_features(
                          'Take both from the same images')
 
 # %% ../nbs/11_transfer.ipynb #d2908cba
+def check_dropout(
+    dropout:float, # what the caller gave
+)->float: # the same
+    "Raises unless `dropout` is a share below 1."
+    if isinstance(dropout, (int, float)) and 0 <= dropout < 1: return dropout
+    raise ValueError(f'dropout must be from 0 to below 1; got {dropout!r}. '
+                     'The published sweep tries 0.1 to 0.4')
+
 def small_head(
     inputs:int=512, # numbers per image from the layers below; 512 for a ResNet-18
     hidden:int=256, # width of the hidden layer
@@ -113,6 +113,7 @@ def small_head(
     return nn.Sequential(nn.Linear(inputs, hidden), nn.ReLU(), nn.Dropout(check_dropout(dropout)),
                          nn.Linear(hidden, num_classes))
 
+# %% ../nbs/11_transfer.ipynb #1bbd5183
 def fit_head(
     head:nn.Module, # features `(B,512)` -> logits; trained in place
     features:Tensor, # `(N,512)`, from `predict` on a model without its head

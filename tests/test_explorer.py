@@ -16,11 +16,12 @@ import torch
 from torch import nn
 
 import cifar_cam.explorers
-from cifar_cam.causes import add_votes, mark_doubtful
+from cifar_cam.causes import add_votes
 from cifar_cam.data import load_sample, sample_indices
-from cifar_cam.explorers import explorer, explorer_box, mistake_explorer, mistake_view, people_line, turn_page
+from cifar_cam.explorers import explorer, explorer_box, filter_mistakes, mistake_explorer, mistake_view, people_line, turn_page
 from cifar_cam.hooks import predict
-from cifar_cam.mistakes import filter_mistakes, prediction_table
+from cifar_cam.mistakes import prediction_table
+from cifar_cam.people import mark_doubtful
 from cifar_cam.resnet import load_pretrained
 
 CHROMIUM = next((path for name in ('chromium', 'chromium-browser', 'google-chrome') if (path := shutil.which(name))), None)

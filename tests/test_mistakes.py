@@ -14,21 +14,17 @@ from cifar_cam.causes import (
     add_votes,
     candidate_causes,
     compare_groups,
-    doubtful_labels,
     energy_in_mask,
-    foreground,
     hide_region,
     hiding_effect,
-    human_votes,
-    image_facts,
     look_alikes,
-    mark_doubtful,
     near_duplicates,
     people_tables,
     verdicts,
 )
 from cifar_cam.core import load_tensors, result_file, save_tensors
 from cifar_cam.data import CLASSES, load_sample, sample_indices
+from cifar_cam.explorers import filter_mistakes, plot_methods
 from cifar_cam.metrics import (
     calibration_error,
     error_by_subset,
@@ -46,23 +42,20 @@ from cifar_cam.mistakes import (
     class_maps,
     confused_pairs,
     confusion,
-    filter_mistakes,
     fingerprint,
     image_logits,
     per_class,
     plot_evidence,
     plot_gallery,
-    plot_methods,
     plot_per_class,
     prediction_table,
     saved_analysis,
 )
-from cifar_cam.people import check_votes, favourites, rank_correlation, votes_text
-from cifar_cam.pictures import images_of
+from cifar_cam.people import check_votes, doubtful_labels, favourites, human_votes, mark_doubtful, rank_correlation, votes_text
+from cifar_cam.pictures import foreground, image_facts, images_of, max_cross_correlation, nearest_training
 from cifar_cam.pretrained import pretrained_path
 from cifar_cam.report import second_network
 from cifar_cam.resnet import load_pretrained, resnet18
-from cifar_cam.twins import max_cross_correlation, nearest_training
 
 needs_weights = pytest.mark.skipif(not pretrained_path().is_file(), reason='no embedded weights')
 

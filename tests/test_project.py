@@ -86,7 +86,6 @@ def test_each_exercise_is_tried_with_right_and_wrong_answers(path):
 
 
 MOST = {'one definition': 40, 'several': 25}  # lines of code in a cell of a lesson; a class, a function or a table may be longer
-LONGER = {'08_faithfulness', '08b_ground_truth', '09_mistakes', '10_causes', '11_transfer'}  # here several may be as long as one
 
 
 def one_definition(code):
@@ -102,8 +101,7 @@ def test_no_cell_of_a_lesson_is_a_wall(path):
     for i, cell in enumerate(cells(path)):
         lines = [line for line in ''.join(cell['source']).split('\n') if line.strip() and not line.startswith('#|')]
         if cell['cell_type'] != 'code' or len(lines) <= MOST['several']: continue
-        alone = path.stem in LONGER or one_definition('\n'.join(lines))
-        most = MOST['one definition' if alone else 'several']
+        most = MOST['one definition' if one_definition('\n'.join(lines)) else 'several']
         assert len(lines) <= most, f'cell {i} has {len(lines)} lines, {most} are allowed: split it, or move what no lesson teaches into the hood'
 
 

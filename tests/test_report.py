@@ -12,7 +12,7 @@ from markupsafe import escape
 from matplotlib.figure import Figure
 from torch import nn
 
-import cifar_cam.causes
+import cifar_cam.people
 import cifar_cam.recipes
 import cifar_cam.report
 from cifar_cam.core import file_hash, finish_run, new_run, read_run
@@ -130,7 +130,7 @@ def votes(tmp_path, monkeypatch):
     random = np.random.default_rng(0)
     counts = random.multinomial(51, random.dirichlet(np.full(10, .2), 10_000))
     np.save(tmp_path/'votes.npy', counts)
-    monkeypatch.setattr(cifar_cam.causes, 'VOTES_SHA256', file_hash(tmp_path/'votes.npy'))
+    monkeypatch.setattr(cifar_cam.people, 'VOTES_SHA256', file_hash(tmp_path/'votes.npy'))
     return tmp_path/'votes.npy', counts
 
 

@@ -61,7 +61,7 @@ SIDEBAR = {
                        'hood/range_test.ipynb': 'The range test', 'hood/epochs.ipynb': 'Around an epoch', 'hood/optimizer.ipynb': 'Optimizers',
                        'hood/checkpoints.ipynb': 'Checkpoints', 'hood/hooks.ipynb': 'Hooks and targets', 'hood/channels.ipynb': 'One channel at a time',
                        'hood/metrics.ipynb': 'Metrics', 'hood/pictures.ipynb': 'Facts of a photograph',
-                       'hood/twins.ipynb': 'Near-duplicates', 'hood/people.ipynb': 'Votes of people',
+                       'hood/people.ipynb': 'Votes of people',
                        'hood/explorers.ipynb': 'Explorers', 'hood/report.ipynb': 'The report'},
     'Reference': {'glossary.ipynb': 'Glossary', 'benchmarks.ipynb': 'Benchmarks'},
 }
