@@ -37,7 +37,8 @@ from cifar_cam.download import cache_folder
 from cifar_cam.figures import plot_reliability
 from cifar_cam.gradcam import overlay
 from cifar_cam.metrics import (
-    accuracy_coverage, error_by_subset, fit_temperature, percent, scores, table_from_logits)
+    accuracy_coverage, error_by_subset, fit_temperature, percent, scores, table_from_logits,
+    wilson_interval)
 from cifar_cam.mistakes import (
     choose_mistakes, class_maps, confused_pairs, fingerprint, image_logits, map_layer, per_class,
     plot_confusion, plot_gallery, plot_per_class, prediction_table, saved_analysis)
@@ -410,6 +411,26 @@ def long_facts(judged)->dict|None: # None for other weights, and where all image
     return table_facts(table) | dict(left=left.to_dict('records'), twin=TWIN,
                                      hardware=facts.get('hardware'))
 
+# %% ../nbs/hood/report.ipynb #b9691aaa
+def people_chart(agree, right, n)->dict: # title and svg
+    "One person, most people and the network on the same images; shares right of `n`."
+    from matplotlib.ticker import MaxNLocator, PercentFormatter
+    names = ['the network', 'one person', 'most people']
+    values = [right/n, *agree]
+    low, high = wilson_interval(right, n)
+    def draw(ax):
+        for row, value in enumerate(values):
+            ax.plot(value, row, 'o', color=COLOURS[row])
+            ax.annotate(f'{value:.1%}', (value, row), (7, 7), textcoords='offset points')
+        ax.hlines(0, low, high, color=COLOURS[0])
+        ax.axvline(values[1], color=COLOURS[1], ls=':', lw=1)
+        ax.set(yticks=range(3), yticklabels=names, ylim=(2.6, -.6), xlabel='share right',
+               title='The network beside people')
+        ax.margins(x=.15)
+        ax.xaxis.set_major_formatter(PercentFormatter(1, decimals=0))
+        ax.xaxis.set_major_locator(MaxNLocator(5))
+    return draw_chart(draw, 2.)
+
 # %% ../nbs/hood/report.ipynb #31a91e4b
 def votes_facts(judged)->dict|str: # verdicts and shares of agreement; or why there are none
     "What people say about the judged images, and what that makes of each mistake."
@@ -425,7 +446,9 @@ def votes_facts(judged)->dict|str: # verdicts and shares of agreement; or why th
     verdicts = [dict(verdict=name, rule=rule, mistakes=int(found.get(name, 0)))
                 for name, rule in VERDICTS.items()]
     return dict(verdicts=verdicts, mistakes=int(found.sum()), one=float(agree.mean()),
-                most=int((top == true).sum()), images=len(table), rules=VERDICTS)
+                most=int((top == true).sum()), images=len(table), rules=VERDICTS,
+                chart=people_chart((agree.mean(), (top == true).mean()),
+                                   int((table.predicted == table.true).sum()), len(table)))
 
 # %% ../nbs/hood/report.ipynb #4ba00fca
 def card_facts(card, heading='this run', room=None)->list[tuple]: # heading, its names and values

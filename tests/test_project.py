@@ -97,6 +97,11 @@ def one_definition(code):
 
 
 @pytest.mark.parametrize('path', numbered, ids=lambda p: p.stem)
+def test_a_lesson_has_at_most_sixty_cells(path):
+    assert len(json.loads(path.read_text(encoding='utf-8'))['cells']) <= 60, 'move what a student does not need to tests/ or under the hood'
+
+
+@pytest.mark.parametrize('path', numbered, ids=lambda p: p.stem)
 def test_no_cell_of_a_lesson_is_a_wall(path):
     for i, cell in enumerate(cells(path)):
         lines = [line for line in ''.join(cell['source']).split('\n') if line.strip() and not line.startswith('#|')]

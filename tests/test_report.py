@@ -30,6 +30,7 @@ from cifar_cam.report import (
     kept_predictions,
     line_chart,
     paired_gain,
+    people_chart,
     report_command,
     report_data,
     run_names,
@@ -149,6 +150,12 @@ def test_each_mistake_shows_what_people_said_and_its_verdict_with_the_rule(tmp_p
     assert 'Peterson' in part and 'CC BY-NC-SA 4.0' in part
     kept = pd.read_csv(run/'predictions.csv')
     assert not {'people', 'verdict', 'match', 'doubtful'} & set(kept), 'votes stay with the page'
+
+
+def test_the_network_is_drawn_beside_people():
+    drawn = people_chart((.949, .98), 184, 200)
+    assert drawn['title'] == 'The network beside people'
+    for text in ('the network', 'one person', 'most people', '92.0%', '94.9%', '98.0%'): assert text in drawn['svg'], text
 
 
 def test_without_votes_the_page_says_so(tmp_path, tiny, no_charts, votes, capsys):
