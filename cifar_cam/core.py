@@ -382,7 +382,10 @@ def read_card_hashes(
                          'Train it again')
     hashes = card.pop('sha256', {})
     known = isinstance(hashes, dict)
-    if hashes and (not known or hashes.get('run.json') != card_hash(card, hashes)):
+    # the very name of the entry is damaged
+    renamed = any(isinstance(value, dict) and 'run.json' in value for value in card.values())
+    wrong = hashes and (not known or hashes.get('run.json') != card_hash(card, hashes))
+    if renamed or wrong:
         raise ValueError(f'run must be a run as it was finished; {path} has changed since: '
                          'what it says and its sha256 differ. Copy or train the run again; '
                          'if you changed it yourself, remove its entry sha256')

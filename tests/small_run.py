@@ -117,12 +117,12 @@ def small_data(train=STEPS*16 - 6, others=20):
 
 
 def die_while_writing(name, count, number=signal.SIGKILL):
-    "Make this process die when it has written half of the file `name` for the `count`-th time."
+    "Make this process die when it has written half of the file `name`, or is about to rename another into it, for the `count`-th time."
     replace, seen = os.replace, []
     def killing(source, target):
         if Path(target).name == name: seen.append(target)
         if len(seen) == count:
-            if number == signal.SIGKILL: os.truncate(source, os.path.getsize(source)//2)
+            if number == signal.SIGKILL and Path(source).suffix == '.part': os.truncate(source, os.path.getsize(source)//2)
             seen.append(target)
             os.kill(os.getpid(), number)
         replace(source, target)

@@ -185,3 +185,16 @@ def test_each_single_bit_of_a_file_of_tensors_counts(tmp_path):
         except ValueError: continue
         unnoticed.append(bit)
     assert not unnoticed
+
+
+def test_each_single_bit_of_a_run_card_counts(tmp_path):
+    run = new_run('bits', tmp_path)
+    finish_run(run, {'w': torch.zeros(2)}, history, {'seed': 1, 'test_accuracy': .5})
+    path, card, unnoticed = run/'run.json', core.read_card(run), []
+    content = path.read_bytes()
+    for bit in range(8*len(content)):
+        path.write_bytes(content[:bit//8] + bytes([content[bit//8] ^ 1 << bit % 8]) + content[bit//8 + 1:])
+        try: found = core.read_card(run)
+        except ValueError: continue
+        if found != card: unnoticed.append((bit, path.read_text()[max(0, bit//8 - 9):bit//8 + 9]))
+    assert not unnoticed
