@@ -208,7 +208,7 @@ def test_a_table_is_read_once_for_a_page(tmp_path, tiny, no_charts, monkeypatch)
     judged = judge(tiny_run(tmp_path, tiny), *(a[:40] for a in load_sample('test')), sample_indices('test')[:40])
     write_page(judged)
     sheet = Figure().add_subplot()
-    monkeypatch.setattr(cifar_cam.report, 'plot_gallery', lambda tiles, rows, rule, heat: np.array([sheet]))
+    monkeypatch.setattr(cifar_cam.report, 'plot_gallery', lambda tiles, rows, rule, **options: np.array([sheet]))
     cifar_cam.report.save_galleries(judged)
     assert sorted(map(str, passes)) == ['1', 'class_maps', 'saved_analysis', 'scores']
 

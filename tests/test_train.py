@@ -61,7 +61,7 @@ CHANGES = {
     'schedule': ('triangular', 'constant'), 'epochs': (3, 5), 'batch_size': (16, 8), 'weight_decay': (0.0, 0.1),
     'decay_norms': (True, False), 'momentum': (0.9, 0.5), 'schedule_options': ({'warmup': 0.15}, {'warmup': 0.3}),
     'label_smoothing': (0.1, 0.2), 'ema': (0.9, 0.5), 'valid': (5000, 10_000), 'watched': (None, 10), 'images': (None, 50),
-    'sizes': (RECIPE.sizes, ((1.0, 16),))}  # field -> its value at the first start, another one
+    'sizes': (RECIPE.sizes, ((1.0, 16),)), 'loader': ('batched', 'albumentations')}  # field -> its value at the first start, another one
 
 
 @pytest.mark.parametrize('field', [f.name for f in fields(recipes.Recipe) if f.name not in ('published', 'note')])
