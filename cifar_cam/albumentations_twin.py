@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset, get_worker_info
 
+from .core import mixed_seed
 from .pixels import FILL
 
 # %% ../nbs/hood/albumentations_twin.ipynb #427caa25
@@ -114,7 +115,6 @@ class AugmentedSteps(Dataset):
 
     def __getitem__(self, place): # (epoch, step, rows of this process, images of the whole batch)
         epoch, step, rows, whole = place
-        mixed = np.random.SeedSequence([*self.numbers, epoch, step]).generate_state(1)[0]
-        self.pipeline.set_random_seed(int(mixed))
+        self.pipeline.set_random_seed(mixed_seed(*self.numbers, epoch, step))
         changed = [self.pipeline(image=image)['image'] for image in self.images[rows]]
         return torch.stack(changed), torch.from_numpy(self.labels[rows]), whole

@@ -22,7 +22,7 @@ from .albumentations_twin import (
     albumentations_form, import_albumentations, read_draw)
 from .checks import (
     check_augmented, check_channels, check_draws, check_names, check_range, check_share)
-from .core import check_number, choice_error, deprecated
+from .core import check_number, choice_error, deprecated, mixed_seed
 from .data import MEAN, STD
 from .pixels import cut_windows, fill_boxes, reflect_index, where_uint8
 
@@ -339,8 +339,7 @@ def step_generator(
     if min(seed, epoch, step) < 0:
         raise ValueError(f'seed, epoch and step must be 0 or more; got {(seed, epoch, step)}. '
                          'Count epochs and steps from 0')
-    mixed = np.random.SeedSequence([seed, epoch, step]).generate_state(1)[0] # well-mixed 32 bits
-    return torch.Generator().manual_seed(int(mixed))
+    return torch.Generator().manual_seed(mixed_seed(seed, epoch, step))
 
 # %% ../nbs/02_augment.ipynb #9818d390
 def rotate(

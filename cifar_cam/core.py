@@ -51,6 +51,13 @@ def seed_everything(
     np.random.seed(seed)
     torch.manual_seed(seed)
 
+# %% ../nbs/hood/core.ipynb #3728c172
+def mixed_seed(
+    *numbers:int, # 0 or more, such as seed, epoch and step
+)->int: # 32 bits
+    "One well-mixed seed made of several numbers."
+    return int(np.random.SeedSequence(numbers).generate_state(1)[0])
+
 # %% ../nbs/hood/core.ipynb #f833cd09
 @contextmanager
 def preserve_random_state():

@@ -130,10 +130,10 @@ RECIPES = {recipe.name: recipe for recipe in (
 # %% ../nbs/12_recipes.ipynb #a36986aa
 class LoaderBatches(Batches):
     "The same images in the same order, through Albumentations and a DataLoader with two workers."
-    def __init__(self, images, labels, batch_size, pipeline, seed, device, rank, world):
-        super().__init__(images, labels, batch_size, pipeline, seed, device, rank, world)
+    def __init__(self, images, labels, batch_size, pipeline, *place):
+        super().__init__(images, labels, batch_size, pipeline, *place)
         self.data = AugmentedSteps(np.asarray(images), np.asarray(labels),
-                                   albumentations_pipeline(pipeline), seed, rank)
+                                   albumentations_pipeline(pipeline), self.seed, self.rank)
 
     def epoch(self, epoch, first=0):
         "The batches of one epoch in their order, made ahead by two worker processes."
@@ -368,6 +368,7 @@ def run_row(
     margin = 196*np.sqrt(accuracy*(1 - accuracy)/card['test_images'])
     split = f"{card['train_images']:,} train / {card['valid_images']:,} held back"
     minutes = step_minutes(history, card['steps']//len(history))
+    threads = 'thread' if card['threads'] == 1 else 'threads'
     last = {part: f'{history[f"{part}_accuracy"].iloc[-1]:.2%}' for part in ('train', 'valid')
             if f'{part}_accuracy' in history}
     return {'recipe': recipe.name, 'published': recipe.published or '-',
@@ -378,7 +379,7 @@ def run_row(
             'split': card.get('split', split), 'epochs': str(len(history)),
             'step minutes': f'{minutes:.1f}', 'seconds': f"{card.get('seconds', 0):,.0f}",
             'seed': str(card['seed']),
-            'hardware': f"{card['hardware']}, {card['threads']} thread{'s'[:card['threads'] > 1]}"}
+            'hardware': f"{card['hardware']}, {card['threads']} {threads}"}
 
 # %% ../nbs/12_recipes.ipynb #f2998216
 def results_table(
