@@ -35,13 +35,14 @@ def kernel_stride_padding(
 
 # %% ../nbs/hood/layers.ipynb #f1fededf
 class LayerTracer(fx.Tracer):
-    "Reads a model's graph and stops at layers whose `forward` is PyTorch's own."
+    "Reads a model's graph and stops at convolutions and layers whose `forward` is PyTorch's own."
     def is_leaf_module(self,
         module:nn.Module, # a part of the model
         name:str, # its dotted name
     )->bool: # True where the tracer shall not look inside
         if isinstance(module, nn.Sequential): return False
-        return type(module).forward.__module__.startswith('torch.nn')
+        own = type(module).forward.__module__.startswith('torch.nn')
+        return own or isinstance(module, nn.Conv2d)
 
 # %% ../nbs/hood/layers.ipynb #ebe1bfa9
 def trace_model(

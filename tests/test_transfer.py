@@ -6,13 +6,14 @@ import pytest
 import torch
 from torch import nn
 from torchvision.models import ResNet18_Weights
+from torchvision.models.resnet import BasicBlock, ResNet
 
 from cifar_cam.core import load_tensors, save_tensors
 from cifar_cam.data import load_sample, normalise
 from cifar_cam.gradcam import grad_cam
 from cifar_cam.optimizer import make_optimizer
 from cifar_cam.train import Batches, fit, predict_images
-from cifar_cam.transfer import finetune_all, fit_head, freeze, freeze_6, freeze_10, imagenet_resnet18, mini_dropout, small_head
+from cifar_cam.transfer import TransferResNet, finetune_all, fit_head, freeze, freeze_6, freeze_10, imagenet_resnet18, mini_dropout, small_head
 
 images, labels = (a[::20] for a in load_sample('train'))
 backbone = ('conv1', 'bn1', 'layer1', 'layer2', 'layer3', 'layer4')
@@ -144,3 +145,16 @@ def test_imagenet_features_tell_our_classes_apart_better_than_random_ones():
     torch.manual_seed(0)
     known, random = share(imagenet_resnet18()), share(imagenet_resnet18(weights=False))
     assert known > 0.45 and random < 0.35, (known, random)
+
+
+@pytest.mark.parametrize('size', [32, 33, 48])
+def test_products_with_padding_that_are_left_out_change_neither_logits_nor_gradients(size):
+    torch.manual_seed(size)
+    ours, theirs = TransferResNet(10).train(), ResNet(BasicBlock, [2, 2, 2, 2], num_classes=10).train()
+    theirs.load_state_dict(ours.state_dict())
+    x = torch.randn(8, 3, size, size).contiguous(memory_format=torch.channels_last)
+    logits = [model(x) for model in (ours, theirs)]
+    for found in logits: found.logsumexp(1).sum().backward()
+    torch.testing.assert_close(*logits, rtol=1e-4, atol=1e-4)
+    for mine, other in zip(ours.parameters(), theirs.parameters(), strict=True):
+        torch.testing.assert_close(mine.grad, other.grad, rtol=1e-3, atol=1e-4)
