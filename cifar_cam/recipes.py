@@ -31,7 +31,7 @@ from .epochs import epoch_line, step_minutes, tensorboard_log
 from .optimizer import (
     OPTIMIZERS, check_number, check_schedule, make_optimizer, pick_precision)
 from .resnet import david_resnet, resnet18
-from .transfer import finetune_all, freeze_6, freeze_10, imagenet_resnet18, mini_dropout
+from .transfer import freeze_6, freeze_10, imagenet_resnet18, mini_dropout
 from .train import Batches, evaluate, fit, make_schedule, plain_pipeline
 
 # %% ../nbs/12_recipes.ipynb #a1b50004
@@ -64,7 +64,7 @@ class Recipe:
 MODELS = {  # name -> makes a network with 10 classes
     'layernorm': lambda: resnet18('layer'), 'batchnorm': lambda: resnet18('batch'),
     'davidnet': david_resnet, 'torchvision': lambda: imagenet_resnet18(weights=False),
-    'finetune-all': finetune_all, 'freeze-6': freeze_6, 'freeze-10': freeze_10,
+    'finetune-all': imagenet_resnet18, 'freeze-6': freeze_6, 'freeze-10': freeze_10,
     'mini-dropout': mini_dropout}
 
 # %% ../nbs/12_recipes.ipynb #78768d5a

@@ -8,12 +8,13 @@ from torch import nn
 from torchvision.models import ResNet18_Weights
 from torchvision.models.resnet import BasicBlock, ResNet
 
+from cifar_cam import transfer
 from cifar_cam.core import load_tensors, save_tensors
 from cifar_cam.data import load_sample, normalise
 from cifar_cam.gradcam import grad_cam
 from cifar_cam.optimizer import make_optimizer
 from cifar_cam.train import Batches, fit, predict_images
-from cifar_cam.transfer import TransferResNet, finetune_all, fit_head, freeze, freeze_6, freeze_10, imagenet_resnet18, mini_dropout, small_head
+from cifar_cam.transfer import TransferResNet, fit_head, freeze, freeze_6, freeze_10, imagenet_resnet18, mini_dropout, small_head
 
 images, labels = (a[::20] for a in load_sample('train'))
 backbone = ('conv1', 'bn1', 'layer1', 'layer2', 'layer3', 'layer4')
@@ -40,7 +41,7 @@ def test_as_published_frozen_weights_stay_and_their_statistics_move():
     assert {name.rsplit('.', 1)[1] for name in changed if name.startswith(backbone)} == {'running_mean', 'running_var', 'num_batches_tracked'}
 
 
-@pytest.mark.parametrize('make', [finetune_all, freeze_6, freeze_10, lambda weights: mini_dropout()],
+@pytest.mark.parametrize('make', [imagenet_resnet18, freeze_6, freeze_10, lambda weights: mini_dropout()],
                          ids=['finetune-all', 'freeze-6', 'freeze-10', 'mini-dropout'])
 def test_weights_go_through_a_file_into_the_same_builder(make, tmp_path):
     model = make(weights=False).eval()
@@ -97,7 +98,7 @@ def test_frozen_parts_stay_still_whatever_mode_is_asked_for():
 
 
 @pytest.mark.parametrize('make, trainable, frozen', [
-    (finetune_all, 11_181_642, 0), (freeze_6, 11_152_906, 157_504),
+    (imagenet_resnet18, 11_181_642, 0), (freeze_6, 11_152_906, 157_504),
     (freeze_10, 512*256 + 256 + 256*10 + 10, 11_176_512), (lambda weights: mini_dropout(), 11_181_642, 0)])
 def test_so_many_weights_train(make, trainable, frozen):
     sizes = {True: 0, False: 0}
@@ -158,3 +159,7 @@ def test_products_with_padding_that_are_left_out_change_neither_logits_nor_gradi
     torch.testing.assert_close(*logits, rtol=1e-4, atol=1e-4)
     for mine, other in zip(ours.parameters(), theirs.parameters(), strict=True):
         torch.testing.assert_close(mine.grad, other.grad, rtol=1e-3, atol=1e-4)
+
+
+def test_the_old_name_of_a_network_still_works():
+    with pytest.warns(DeprecationWarning, match='is now cifar_cam.transfer.imagenet_resnet18'): assert transfer.finetune_all is imagenet_resnet18
