@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from .core import deprecated, progress_bar
 from .data import CLASSES, normalise
 from .gradcam import resize_maps
-from .metrics import check_table, to_study, wilson_interval
+from .metrics import check_table, wilson_interval
 from .mistakes import class_maps, confusion, image_logits, per_class
 from cifar_cam.people import (
     VERDICTS, check_votes, entropy, error_by_agreement, favourites, people_facts, votes_of,
@@ -97,6 +97,14 @@ def hiding_effect(
         result[name] = p.gather(1, classes)[:, 0].numpy()
         result[f'says_{name}'] = p.argmax(1).numpy()
     return pd.DataFrame(result, index=rows.index)
+
+def to_study(table:pd.DataFrame)->pd.DataFrame: # a part of its rows
+    "All mistakes, all unsure right answers, 700 sure ones: a map costs more than a prediction."
+    wrong = table.true != table.predicted
+    unsure = table.confidence < table.confidence[wrong].quantile(.8) # as four of five mistakes are
+    sure = table[~wrong & ~unsure]
+    some = sure.sample(min(700, len(sure)), random_state=42)
+    return pd.concat([table[wrong], table[~wrong & unsure], some])
 
 # %% ../nbs/10_causes.ipynb #428d2325
 def map_facts(

@@ -33,15 +33,15 @@ def check_split(
 # %% ../nbs/hood/checks.ipynb #df933683
 def check_labels(
     labels, # what somebody passed as labels
-    count:int|None=None, # how many there must be; any number above 0 if None
+    count:int|None=None, # how many there must be, perhaps 0; any number above 0 if None
 )->np.ndarray: # `labels` as an array
     "Raise unless `labels` are `count` whole numbers from 0 to 9."
     labels = np.asarray(labels)
-    whole = labels.ndim == 1 and len(labels) and labels.dtype.kind in 'iu'
-    if not whole or count not in (None, len(labels)):
+    fits = labels.ndim == 1 and len(labels) == (len(labels) or 1 if count is None else count)
+    if not fits or labels.dtype.kind not in 'iu':
         raise ValueError('labels must be one whole number per image, '
-                         f'shape ({count or "N"},); got {labels.dtype} {labels.shape}')
-    if labels.min() < 0 or labels.max() >= len(CLASSES):
+                         f'shape ({"N" if count is None else count},); got {labels.dtype} {labels.shape}')
+    if len(labels) and not 0 <= labels.min() <= labels.max() < len(CLASSES):
         raise ValueError(f'labels must be from 0 to 9; got {labels.min()} to {labels.max()}. '
                          'Are these labels of another data set?')
     return labels
@@ -63,15 +63,6 @@ def check_images(
                          'channels first: move them last')
 
 # %% ../nbs/hood/checks.ipynb #7d48d6b2
-def check_classes(
-    labels:np.ndarray, # to be checked
-)->None:
-    "An error that says so if `labels` are not classes of CIFAR-10."
-    if len(labels) and not 0 <= labels.min() <= labels.max() < len(CLASSES):
-        raise ValueError(f'labels must lie from 0 to {len(CLASSES) - 1}, the classes of CIFAR-10; '
-                         f'got {labels.min()} to {labels.max()}. '
-                         'Are these the labels of another data set?')
-
 def check_labelled(
     images, # to be checked
     labels=None, # to be checked too, if given
@@ -82,14 +73,8 @@ def check_labelled(
         raise ValueError('images must be uint8 of shape (N, 32, 32, 3); got '
                          f'{images.dtype} {images.shape}. '
                          'Resize other images to 32x32 first, or take them from load_cifar10')
-    if labels is None:
-        return images, None
-    labels = np.asarray(labels)
-    if labels.shape != (len(images),) or labels.dtype.kind not in 'iu':
-        raise ValueError(f'labels must be whole numbers, one per image, shape ({len(images)},); '
-                         f'got {labels.dtype} {labels.shape}. Take both from the same split')
-    check_classes(labels)
-    return images, labels.astype(np.int64)
+    if labels is not None: labels = check_labels(labels, len(images)).astype(np.int64)
+    return images, labels
 
 # %% ../nbs/hood/checks.ipynb #71734e68
 def check_valid(

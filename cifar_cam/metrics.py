@@ -264,14 +264,3 @@ def map_agreement(
     a, b = (m.float().flatten(1) for m in (maps, others))
     a, b = (m - m.mean(1, keepdim=True) for m in (a, b))
     return (a*b).sum(1)/(a.norm(dim=1)*b.norm(dim=1)).clamp(min=1e-12)
-
-def to_study(
-    table:pd.DataFrame, # of all test images
-    others:int=700, # surer right answers, at random
-)->pd.DataFrame: # rows of `table`: all mistakes, unsure right answers, some of the sure ones
-    "Images whose maps are compared: a map costs more than a prediction, and most images are easy."
-    wrong = table.true != table.predicted
-    unsure = table.confidence < table.confidence[wrong].quantile(.8) # as four of five mistakes are
-    sure = table[~wrong & ~unsure]
-    some = sure.sample(min(others, len(sure)), random_state=42)
-    return pd.concat([table[wrong], table[~wrong & unsure], some])

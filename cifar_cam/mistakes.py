@@ -318,7 +318,7 @@ def plot_evidence(
 # %% ../nbs/09_mistakes.ipynb #22d4aacb
 # names that stood here before metrics and causes got rooms of their own
 MOVED = {
-    'check_classes': 'checks:check_classes', 'plot_reliability': 'figures:plot_reliability',
+    'check_classes': 'checks:check_labels', 'plot_reliability': 'figures:plot_reliability',
     'plot_methods': 'explorers:plot_methods', 'filter_mistakes': 'explorers:filter_mistakes',
     'check_logits': 'metrics:check_logits', 'percent': 'metrics:percent',
     'share_difference': 'metrics:share_difference', 'top_k': 'metrics:top_k',

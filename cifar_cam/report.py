@@ -284,7 +284,8 @@ def read_votes(
                          'the images are. Pass indices, or leave votes out')
     return human_votes(path)
 
-def mark_test_images(table, votes)->pd.DataFrame: # more: doubtful; with votes match, people, verdict
+# adds doubtful; with votes match, people and verdict
+def mark_test_images(table, votes)->pd.DataFrame:
     "What is known about the test images in `table`, beside the network."
     table = mark_doubtful(table)
     if votes is None: return table

@@ -41,7 +41,7 @@ class TransferResNet(ResNet):
     ):
         super().__init__(BasicBlock, [2, 2, 2, 2], num_classes=num_classes)
         for part in self.modules():
-            if isinstance(part, nn.Conv2d) and part.kernel_size == (3, 3): part.__class__ = _SeenConv
+            if getattr(part, 'kernel_size', 0) == (3, 3): part.__class__ = _SeenConv
 
     def train(self, mode:bool=True):
         "Training mode (or evaluation mode) for all but the first `still` parts."
