@@ -189,7 +189,8 @@ def readme_text():
     "The README: title, badge, then the index's other markdown, with a shorter table of lessons, and its visible outputs."
     parts, table = [], lesson_table().split('\n\n')[0]
     for cell in read_nb(nbs/'index.ipynb').cells:
-        if cell.cell_type == 'markdown': parts.append(cell.source.replace(f'{mark}\n\n{table}', part_table()))
+        if cell.cell_type == 'markdown':  # no run times in the short table, so no word about them
+            parts.append(re.sub(r' Running: .*?\)\.', '', cell.source.replace(f'{mark}\n\n{table}', part_table())))
         elif 'hide' not in extract_directives(cell, remove=False):
             parts += [''.join(o['data']['text/markdown']) for o in cell.outputs if 'text/markdown' in o.get('data', {})]
     parts.insert(1, tests_badge())
