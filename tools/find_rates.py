@@ -32,7 +32,7 @@ def find_rates(name, device):
     data, model = recipe_data(valid=recipe.valid), make_model(recipe.model).to(device)
     optimizer = make_optimizer(model, recipe.optimizer, start, recipe.weight_decay, recipe.decay_norms, recipe.momentum)
     augmented = Batches(*data['train'], BATCH, recipe.pipeline, SEED, device).epoch(0)
-    batches = [(x, y) for (x, y, _), _ in zip(augmented, range(STEPS))]
+    batches = [(x, y) for (x, y, _), _ in zip(augmented, range(STEPS), strict=False)]
     x, y = (part[:HELD] for part in data['valid'])
     valid = [(plain_pipeline(recipe.pipeline)(torch.tensor(x, device=device)), torch.tensor(y, device=device))]
     begin = time.perf_counter()
