@@ -63,8 +63,9 @@ export class AnswerView {
     for (const input of find('views').querySelectorAll('input')) {
       input.disabled = !painted && input.value !== 'now'
     }
-    this.drawRows(painted)
+    // The numbers in the map first: to write text on a canvas, the browser lays out what changed
     this.drawMap(painted ? find('views').querySelector(':checked').value : 'now')
+    this.drawRows(painted)
   }
 
   drawRows(painted) {

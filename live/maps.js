@@ -24,11 +24,11 @@ export function upsample(cells, size) {
     const place = Math.min(3, Math.max(0, (i + 0.5) * scale - 0.5)), low = Math.floor(place)
     return [low, Math.min(3, low + 1), place - low]
   }
-  for (let y = 0; y < size; y++) for (let x = 0; x < size; x++) {
-    const [top, bottom, v] = at(y), [left, right, h] = at(x)
+  const places = Array.from({ length: size }, (_, i) => at(i))
+  places.forEach(([top, bottom, v], y) => places.forEach(([left, right, h], x) => {
     const row = r => cells[r * 4 + left] * (1 - h) + cells[r * 4 + right] * h
     out[y * size + x] = row(top) * (1 - v) + row(bottom) * v
-  }
+  }))
   return out
 }
 
@@ -49,9 +49,10 @@ export function colour(value, limit, [against, nothing, speaksFor]) {
 // Four by four squares; with numbers if `numbers`.
 export function drawCells(canvas, cells, limit, colours, numbers = false) {
   const draw = canvas.getContext('2d'), side = canvas.width / 4
-  draw.textAlign = 'center'
-  draw.textBaseline = 'middle'
-  draw.font = `${Math.round(side * 0.25)}px system-ui, sans-serif`
+  if (numbers) {
+    Object.assign(draw, { textAlign: 'center', textBaseline: 'middle' })
+    draw.font = `${Math.round(side * 0.25)}px system-ui, sans-serif`
+  }
   cells.forEach((value, i) => {
     const x = (i % 4) * side, y = Math.floor(i / 4) * side, rgb = colour(value, limit, colours)
     draw.fillStyle = `rgb(${rgb})`

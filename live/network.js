@@ -31,7 +31,7 @@ export class Network {
   }
 
   load(progress) {
-    const total = facts.network.bytes + facts.runtime.bytes
+    const total = facts.network.bytes + facts.weights.bytes + facts.runtime.bytes
     const worker = this.worker = new Worker('./worker.js', { type: 'module' })
     this.waiting = new Map()
     return new Promise((resolve, reject) => {

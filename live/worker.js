@@ -2,6 +2,7 @@
 // Messages in: {start: facts}, then {id, pixels}.
 // Messages out: {bytes}, {ready}, {id, logits, maps, ms}, {id, error}.
 import * as ort from './runtime/ort.wasm.bundle.min.mjs'
+import { expand } from './weights.js'
 
 let session, facts
 
@@ -25,11 +26,16 @@ async function start(given) {
   facts = given
   let bytes = 0
   const count = more => postMessage({ bytes: bytes += more })
-  const parts = [facts.network, facts.runtime].map(part => download(part, count))
-  const [network, runtime] = await Promise.all(parts)
+  const parts = [facts.network, facts.weights, facts.runtime].map(part => download(part, count))
+  const [network, packed, runtime] = await Promise.all(parts)
   ort.env.wasm.wasmBinary = runtime
   ort.env.wasm.numThreads = 1 // more threads need headers that a plain server does not send
-  session = await ort.InferenceSession.create(network, { executionProviders: ['wasm'] })
+  const weights = expand(packed, facts.layout)
+  session = await ort.InferenceSession.create(network, {
+    executionProviders: ['wasm'],
+    externalData: [{ path: 'weights.bin', data: new Uint8Array(weights.buffer) }],
+    graphOptimizationLevel: 'disabled', // there is nothing left to do, and looking takes time
+  })
   postMessage({ ready: true })
 }
 

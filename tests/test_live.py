@@ -14,6 +14,7 @@ import torch
 import torch.nn.functional as F
 from filelock import FileLock
 from PIL import Image
+from torch import nn
 
 from cifar_cam.data import CLASSES, MEAN, load_sample, normalise, sample_indices
 from cifar_cam.gradcam import grad_cam
@@ -65,6 +66,20 @@ def test_the_graph_with_float16_weights_is_the_network(sample):
     ours, features = session.run(None, {'image': sample[1].numpy()})
     np.testing.assert_allclose(ours, logits, rtol=0, atol=1e-4)
     np.testing.assert_allclose(features, seen['features'], rtol=0, atol=1e-3)
+
+
+def test_what_is_downloaded_expands_to_the_rounded_weights():
+    "Nine weights become those of a tile so that the tile's sums are those of the convolution."
+    _, data, layout = live_network.export_parts(CHOSEN)
+    whole = [n for n in live_network.rounded_model(CHOSEN).modules() if isinstance(n, nn.Conv2d)]
+    assert sum(layer['tile'] is not None for layer in layout['layers']) == 10
+    assert len(data) == sum(n.weight.numel() + 4*n.out_channels for n in whole)
+    for tile in live_network.TILES:
+        before, kernel, after = live_network.tile_matrices(tile)
+        x, weight = torch.randn(1, 1, tile + 2, tile + 2), torch.randn(1, 1, 3, 3)
+        products = (kernel @ weight.numpy().ravel()) * (before @ x.numpy().ravel())
+        ours = (after @ products).reshape(tile, tile)
+        np.testing.assert_allclose(ours, F.conv2d(x, weight)[0, 0], rtol=0, atol=1e-4)
 
 
 def test_class_maps_are_grad_cam_times_16(sample):
@@ -158,13 +173,13 @@ def model_of(pixels, model):
 
 
 def test_the_network_is_loaded_only_when_asked_for(page, server):
-    large = re.compile(r'runtime/|network\.onnx|worker')
+    large = re.compile(r'runtime/|network\.onnx|weights|worker')
     server.asked.clear()
     page.open(start=False)
     assert not [path for path in server.asked if large.search(path)]
     assert 'Start the network' in page.text('start') and page.text('title').startswith('Test image')
     page.start()
-    assert len([path for path in server.asked if large.search(path)]) == 4  # each once
+    assert len([path for path in server.asked if large.search(path)]) == 6  # each once
     assert abs(sum(page.percentages()) - 100) < 1
 
 
@@ -453,7 +468,7 @@ def test_a_lesson_runs_the_network_when_its_button_is_pressed(page, server, widt
         wait_for(lambda: f'Test image {ship}: ship' in page.text('title'))
         height = 'const e = document.documentElement; return e.scrollHeight <= e.clientHeight'
         assert page.run(fits) and page.run(height)  # no page that scrolls within a page
-        large = re.compile(r'runtime/|network\.onnx|worker')
+        large = re.compile(r'runtime/|network\.onnx|weights|worker')
         assert not [path for path in server.asked if large.search(path)]
         page.start()
         assert abs(sum(page.percentages()) - 100) < 1
@@ -511,4 +526,4 @@ def test_every_address_of_the_page_is_relative_and_there(server):
         if address == '../index.html' or address.startswith('data:'): continue
         assert (server.folder/address.split('?')[0]).is_file(), address
     facts = json.loads((server.folder/'facts.js').read_text().removeprefix('export default '))
-    assert facts['network']['bytes'] + facts['runtime']['bytes'] < 16e6
+    assert sum(facts[part]['bytes'] for part in ('network', 'weights', 'runtime')) < 16e6

@@ -1,6 +1,6 @@
 """Builds the page on which the embedded network runs in the reader's browser: `make live`.
 
-    python tools/make_live.py [FOLDER] [--weights float16|8|6|5]
+    python tools/make_live.py [FOLDER] [--weights 8|6|5]
 
 FOLDER is nbs/live if none is named. The runtime comes from npm once and is kept in the cache
 folder; its checksum in live/package-lock.json is checked at every build.
@@ -23,7 +23,7 @@ from importlib.resources import files
 from pathlib import Path
 
 import numpy as np
-from live_network import VARIANTS, export_network, fingerprint, packed
+from live_network import VARIANTS, export_network, export_parts, fingerprint, packed
 
 from cifar_cam.data import CLASSES, MEAN, STD, load_sample
 from cifar_cam.download import cache_folder
@@ -122,16 +122,17 @@ def shorten(values):
 
 def write_facts(folder, variant, measured):
     "network, runtime and facts.js; returns what the page's text needs to know."
-    network, model = export_network(variant), load_pretrained()
+    (network, weights, layout), model = export_parts(variant), load_pretrained()
     runtime = read_runtime()
     parts = dict(
         network=versioned(folder, 'network.onnx.gz', packed(network)),
+        weights=versioned(folder, 'weights.bin.gz', packed(weights)),
         runtime=versioned(folder, f'runtime/{RUNTIME[1]}.gz', packed(runtime[RUNTIME[1]])))
     (folder/'runtime'/RUNTIME[0]).write_bytes(runtime[RUNTIME[0]])
     trusted = measured and variant == measured['chosen']
-    predictions = measured['sample_predictions'] if trusted else predict_sample(network)
+    predictions = measured['sample_predictions'] if trusted else predict_sample(export_network(variant))
     head = dict(weight=shorten(model.fc.weight.detach()), bias=shorten(model.fc.bias.detach()))
-    facts = dict(classes=CLASSES, mean=MEAN, std=STD, **parts, head=head,
+    facts = dict(classes=CLASSES, mean=MEAN, std=STD, **parts, layout=layout, head=head,
                  sample=list_sample(predictions))
     text = 'export default ' + json.dumps(facts, separators=(',', ':')) + '\n'
     (folder/'facts.js').write_text(text, encoding='utf-8')
@@ -147,9 +148,8 @@ def describe(variant, measured, predictions, download):
     for row in (measured or {}).get('rows', []):
         if row['weights'].split()[0] == str(variant):
             share, images = row['test_accuracy'], '10,000 test images'
-    rounded = 'as 16-bit numbers' if variant == 'float16' else f'rounded to {variant} bits'
     return dict(megabytes=f'{download/1e6:.0f}', accuracy=f'{100*share:.1f} % of the {images}',
-                rounded=rounded, train_images=f"{card['train_images']:,}",
+                rounded=f'rounded to {variant} bits', train_images=f"{card['train_images']:,}",
                 runtime=f'{name} {version}', mistakes=str(len(labels) - right))
 
 
@@ -186,11 +186,10 @@ def build(folder, variant=None):
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument('folder', nargs='?', default=ROOT/'nbs'/'live', type=Path)
-    parser.add_argument('--weights', choices=[str(v) for v in VARIANTS],
+    parser.add_argument('--weights', type=int, choices=VARIANTS[1:],
                         help='default: what results/live.json chose')
     options = parser.parse_args()
-    variant = {str(v): v for v in VARIANTS}.get(options.weights)
-    download = build(options.folder, variant)
+    download = build(options.folder, options.weights)
     print(f'{options.folder}: the network is {download/1e6:.1f} MB to download with its runtime.\n'
           f'Look at it: python -m http.server --directory {options.folder}')
 

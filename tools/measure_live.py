@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import onnxruntime
-from live_network import VARIANTS, export_network, fingerprint, packed
+from live_network import VARIANTS, export_network, export_parts, fingerprint, packed
 
 from cifar_cam.core import run_card
 from cifar_cam.data import load_cifar10, normalise, sample_indices, split_train_valid
@@ -81,9 +81,9 @@ def load_images():
 
 def measure(variant, splits, reference):
     "One row of the table; `reference` is what float16 said, split -> (logits, maps)."
-    network = export_network(variant)
-    row = dict(weights=variant if variant == 'float16' else f'{variant} bits', bytes=len(network),
-               download=len(packed(network)))
+    files = export_parts(variant)[:2]
+    row = dict(weights=variant if variant == 'float16' else f'{variant} bits',
+               bytes=sum(map(len, files)), download=sum(len(packed(file)) for file in files))
     for split, (images, labels) in splits.items():
         answers = kept_answers(variant, split, np.asarray(images))
         facts = compare(answers, reference[split], labels)
@@ -133,7 +133,7 @@ def explain(rows, chosen):
     return [
         'The ONNX file itself ran on 5,000 validation and 10,000 test images. Its convolutions are '
         'rounded, channel by channel, to whole numbers times one step; all else is float32.',
-        'Download: the file after gzip, as the page fetches it. Same answer: the share of images '
+        'Download: graph and weights after gzip, as the page fetches them. Same answer: the share of images '
         "with float16's prediction. Lost / gained: test images that float16 gets right and this "
         'one does not, and the reverse. Change of probability: the largest of the ten, mean. '
         "Maps: correlation with float16's map of its predicted class, median.", '',
