@@ -6,6 +6,7 @@ Every variant of the ONNX file runs on the 5,000 validation images, on which the
 and on the 10,000 test images. What a variant said is kept in the cache folder, so the command
 may be stopped and started again, or given one variant at a time; the tables need all of them.
 """
+import hashlib
 import json
 import os
 import sys
@@ -50,13 +51,13 @@ def run_network(session, images):
 
 def kept_answers(variant, split, images):
     "What `run_network` says, from the cache if it was asked before, 1,000 images at a time."
-    folder = cache_folder()/'live'/fingerprint()
+    network, session, parts = export_network(variant), None, []
+    folder = cache_folder()/'live'/hashlib.sha256(network).hexdigest()[:16]
     folder.mkdir(parents=True, exist_ok=True)
-    session, parts = None, []
     for i in range(0, len(images), 1000):
         path = folder/f'{variant}-{split}-{i}.npz'
         if not path.is_file():
-            session = session or start_session(export_network(variant))
+            session = session or start_session(network)
             logits, maps = run_network(session, images[i:i + 1000])
             np.savez(path.with_suffix('.part.npz'), logits=logits, maps=maps.astype(np.float16))
             os.replace(path.with_suffix('.part.npz'), path)
