@@ -25,8 +25,8 @@ UNTYPED = re.compile(r'(?<=\w):NoneType(?=(?:<[^>]*>)*=)')  # nbdev writes the t
 TYPES = {'torch.nn.modules.module.Module': 'nn.Module', 'torch.optim.lr_scheduler.LRScheduler': 'LRScheduler', 'pathlib.Path': 'Path',
          'collections.abc.Iterable': 'Iterable', 'typing.Any': 'Any'}
 CLASS = re.compile(r'(<span class="kw">)def(</span> [A-Z])')  # nbdev writes def for a class
-CELL = re.compile(r'<td>([^<]+)</td>')
-NUMBER = re.compile(r'[-+<>~(\[]{0,2} ?\d[-+\d.,:;%()\[\]/xe ]*(?:to [-+\d.,%) ]+)?|-|NaN|<NA>')  # also 0.1 +- 0.2, 5 % (4 % to 6 %), 8x8, (64, 8, 8)
+CELL = re.compile(r'<(t[dh])((?: (?!class=)[\w-]+="[^"]*")*)>([^<]+)</\1>')
+NUMBER = re.compile(r'[-+<>~(\[]{0,2} ?\d[-+\d.,:;%()\[\]/xe ]*(?:(?:to|of) [-+\d.,%) ]+)*|-|NaN|<NA>')  # also 0.1 +- 0.2, 5 % (4 % to 6 %), 8x8, (64, 8, 8)
 PRINTED = re.compile(r'(<div class="cell-output[^>]*>\s*<pre)(>\s*<code>(.*?)</code>)', re.S)
 STYLES = re.compile(r'<link\b(?=[^>]*\brel="(?:stylesheet|preload|icon|preconnect)")[^>]*?\shref="(https?://[^"]+)"')
 
@@ -40,9 +40,10 @@ def plain_types(text):
 
 def mark_cell(found):
     "A cell of a table: a number, which stays on one line, or words, which want a wide column."
-    text = unescape(found[1]).strip()
-    kind = 'number' if NUMBER.fullmatch(text) else 'words' if len(text) > 24 else ''
-    return f'<td class="{kind}">{found[1]}</td>' if kind else found[0]
+    tag, rest, text = found.groups()
+    words = unescape(text).strip()
+    kind = 'number' if NUMBER.fullmatch(words) else 'words' if len(words) > 16 else ''
+    return f'<{tag} class="{kind}"{rest}>{text}</{tag}>' if kind else found[0]
 
 
 def mark_printed(found):
