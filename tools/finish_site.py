@@ -26,7 +26,8 @@ TYPES = {'torch.nn.modules.module.Module': 'nn.Module', 'torch.optim.lr_schedule
          'collections.abc.Iterable': 'Iterable', 'typing.Any': 'Any'}
 CLASS = re.compile(r'(<span class="kw">)def(</span> [A-Z])')  # nbdev writes def for a class
 CELL = re.compile(r'<(t[dh])((?: (?!class=)[\w-]+="[^"]*")*)>([^<]+)</\1>')
-NUMBER = re.compile(r'[-+<>~(\[]{0,2} ?\d[-+\d.,:;%()\[\]/xe ]*(?:(?:to|of) [-+\d.,%) ]+)*|-|NaN|<NA>')  # also 0.1 +- 0.2, 5 % (4 % to 6 %), 8x8, (64, 8, 8)
+# also 0.1 +- 0.2, 5 % (4 % to 6 %), 8x8, (64, 8, 8); but not 50 to 80 %, which is the name of a group
+NUMBER = re.compile(r'(?!\d[\d.]* to )[-+<>~(\[]{0,2} ?\d[-+\d.,:;%()\[\]/xe ]*(?:(?:to|of) [-+\d.,%) ]+)*|-|NaN|<NA>')
 PRINTED = re.compile(r'(<div class="cell-output[^>]*>\s*<pre)(>\s*<code>(.*?)</code>)', re.S)
 STYLES = re.compile(r'<link\b(?=[^>]*\brel="(?:stylesheet|preload|icon|preconnect)")[^>]*?\shref="(https?://[^"]+)"')
 
