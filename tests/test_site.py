@@ -250,6 +250,20 @@ def test_names_in_signatures_become_links_and_a_class_is_called_so():
     assert finish_page('<span class="kw">def</span> fit(x): # `(B,C)`') == '<span class="kw">def</span> fit(x): # `(B,C)`'
 
 
+def test_numbers_stay_whole_and_sentences_wrap():
+    numbers = ('0.5', '-1.9e-05', '0.64 +- 0.19', '5.66 % (5.22 % to 6.13 %)', '(64, 32, 32)', '32x32x3',
+               '&gt; 87 %', '145 / 113', '77 (75 to 79) of 500', 'NaN', '&lt;NA&gt;')
+    for text in numbers: assert finish_page(f'<td>{text}</td>') == f'<td class="number">{text}</td>'
+    for text in ('cat', 'layer4.1.conv2', '<strong>8 bits</strong>', 'not run', '50 to 80 %'): assert finish_page(f'<td>{text}</td>') == f'<td>{text}</td>'
+    assert 'class="words"' in finish_page('<td>loses to the blob; its evidence cancels</td>')
+    assert finish_page('<th rowspan="2">confident learning</th>') == '<th class="words" rowspan="2">confident learning</th>'
+    printed = '<div class="cell-output cell-output-stdout">\n<pre><code>{}</code></pre>\n</div>'
+    for text, kind in (('parameters:  layer1 1%  layer2 5%', ' class="sentences"'), ('a sentence\n   its rest', ' class="sentences"'), ('a   1\nb   2', '')):
+        assert finish_page(printed.format(text)) == printed.format(text).replace('<pre', f'<pre{kind}'), text
+    once = finish_page(printed.format('words') + '<td>1</td>')
+    assert finish_page(once) == once, 'a finished page stays as it is'
+
+
 def test_files_that_the_site_needs_are_there():
     config = load(root/'_quarto.yml')
     for file in (config['website']['favicon'], config['website']['image'], config['format']['html']['css'], 'images/colab-badge.svg', 'katex/katex.min.js'):

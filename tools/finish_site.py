@@ -4,9 +4,11 @@
 
 Formulas use the KaTeX that lies in nbs/katex, badges the file in nbs/images. The fonts of Google and the two libraries that Quarto adds to
 every notebook with a table (require.js and jQuery) are not needed: no page holds a widget. Names in signatures become links.
+Cells of tables and printed text are marked by what they hold, so that site.css can keep numbers whole and wrap sentences.
 """
 import re
 import sys
+from html import unescape
 from pathlib import Path
 
 root = Path(__file__).resolve().parent.parent
@@ -23,6 +25,10 @@ UNTYPED = re.compile(r'(?<=\w):NoneType(?=(?:<[^>]*>)*=)')  # nbdev writes the t
 TYPES = {'torch.nn.modules.module.Module': 'nn.Module', 'torch.optim.lr_scheduler.LRScheduler': 'LRScheduler', 'pathlib.Path': 'Path',
          'collections.abc.Iterable': 'Iterable', 'typing.Any': 'Any'}
 CLASS = re.compile(r'(<span class="kw">)def(</span> [A-Z])')  # nbdev writes def for a class
+CELL = re.compile(r'<(t[dh])((?: (?!class=)[\w-]+="[^"]*")*)>([^<]+)</\1>')
+# also 0.1 +- 0.2, 5 % (4 % to 6 %), 8x8, (64, 8, 8); but not 50 to 80 %, which is the name of a group
+NUMBER = re.compile(r'(?!\d[\d.]* to )[-+<>~(\[]{0,2} ?\d[-+\d.,:;%()\[\]/xe ]*(?:(?:to|of) [-+\d.,%) ]+)*|-|NaN|<NA>')
+PRINTED = re.compile(r'(<div class="cell-output[^>]*>\s*<pre)(>\s*<code>(.*?)</code>)', re.S)
 STYLES = re.compile(r'<link\b(?=[^>]*\brel="(?:stylesheet|preload|icon|preconnect)")[^>]*?\shref="(https?://[^"]+)"')
 
 
@@ -33,10 +39,25 @@ def plain_types(text):
     return text
 
 
+def mark_cell(found):
+    "A cell of a table: a number, which stays on one line, or words, which want a wide column."
+    tag, rest, text = found.groups()
+    words = unescape(text).strip()
+    kind = 'number' if NUMBER.fullmatch(words) else 'words' if len(words) > 16 else ''
+    return f'<{tag} class="{kind}"{rest}>{text}</{tag}>' if kind else found[0]
+
+
+def mark_printed(found):
+    "What a cell printed: columns made with spaces stay as they are, sentences may wrap."
+    columns = sum(re.search(r'\S {2,}\S', line) is not None for line in found[3].splitlines())
+    return found[0] if columns > 1 else f'{found[1]} class="sentences"{found[2]}'
+
+
 def finish_page(text, up=''):
     "One page; `up` leads from it to the site's first folder, such as '../'."
     text = KATEX.sub(f'{up}katex/', text).replace(f'src="{BADGE}"', f'src="{up}images/colab-badge.svg"')
     text = CLASS.sub(r'\1class\2', RAW_LINK.sub(r'<a href="\2">\1</a>', plain_types(text)))
+    text = PRINTED.sub(mark_printed, CELL.sub(mark_cell, text))
     return DEFINE.sub('', LIBRARIES.sub('', FONTS.sub('', text)))
 
 

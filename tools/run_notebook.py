@@ -79,6 +79,7 @@ def run(path, run_flags=()):
     for i, cell in enumerate(nb.cells):
         if cell.cell_type != 'code': continue
         if is_skipped(cell, skip): kept[i] = cell.get('outputs', [])
+        cell.outputs = []  # a cell that says nothing any more would keep what it said before
         sources[i] = cell.source
         if 'slow' in run_flags: cell.source = cell.source.replace('LONG = False', 'LONG = True')
     os.chdir(root/'nbs')
