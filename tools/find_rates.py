@@ -40,7 +40,7 @@ def find_rates(name, device):
     found = lr_range_test(model, optimizer, nn.CrossEntropyLoss(), batches, valid, start, end, STEPS)
     card = run_card(device, seed=SEED)
     facts = {key: card[key] for key in ('seed', 'hardware', 'threads', 'torch', 'commit')}
-    return found.round(5).assign(recipe=name, seconds=round(time.perf_counter() - begin), valid_images=held, **facts)
+    return found.round({'loss': 5, 'accuracy': 4}).assign(recipe=name, seconds=round(time.perf_counter() - begin), valid_images=held, **facts)
 
 
 def main():
