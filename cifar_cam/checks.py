@@ -37,7 +37,8 @@ def check_labels(
 )->np.ndarray: # `labels` as an array
     "Raise unless `labels` are `count` whole numbers from 0 to 9."
     labels = np.asarray(labels)
-    fits = labels.ndim == 1 and len(labels) == (len(labels) or 1 if count is None else count)
+    found = len(labels) if labels.ndim == 1 else -1
+    fits = found > 0 if count is None else found == count
     if not fits or labels.dtype.kind not in 'iu':
         raise ValueError('labels must be one whole number per image, '
                          f'shape ({"N" if count is None else count},); got {labels.dtype} {labels.shape}')
