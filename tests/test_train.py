@@ -255,7 +255,7 @@ def test_an_option_that_cannot_be_is_refused_with_the_next_step(options, words):
     (lambda: Batches(images[:0], labels[:0], 8), 'with N > 0'), (lambda: Batches(images, labels, 1, world=2), 'at least 2; got 1. Try 128'),
     (lambda: Batches(images, labels, 8, seed=-1), 'seed must'), (lambda: Batches(images, labels, 8, 'crop'), "got 'crop'"),
     (lambda: evaluate(net, images, labels[:3]), r'shape \(24,\); got int64 \(3,\)'), (lambda: evaluate(net, images, labels + 5), 'from 0 to 9; got'),
-    (lambda: evaluate(net, images[:0], labels[:0]), 'labels must be one whole number per image'),
+    (lambda: evaluate(net, images[:0], labels[:0]), 'images must have shape'),
     (lambda: evaluate(net, images, labels, batch_size=0), 'batch_size must be a whole number'), (lambda: predict_images(net, images[:0]), 'N > 0'),
     *[(partial(schedule_rates, 'piecewise', points=points), 'points must be two or more pairs') for points in (
         None, [], [(0, 1)], [(1, 0), (2, 1)], [(0, 1), (0, 0)], [(0, -1), (2, 1)], [(0, 1), (2, math.nan)], [(0, 1), 2], 'ab')]])
