@@ -40,8 +40,9 @@ def check_labels(
     found = len(labels) if labels.ndim == 1 else -1
     fits = found > 0 if count is None else found == count
     if not fits or labels.dtype.kind not in 'iu':
-        raise ValueError('labels must be one whole number per image, '
-                         f'shape ({"N" if count is None else count},); got {labels.dtype} {labels.shape}')
+        wanted = 'N' if count is None else count
+        raise ValueError(f'labels must be one whole number per image, shape ({wanted},); '
+                         f'got {labels.dtype} {labels.shape}. Take both from the same split')
     if len(labels) and not 0 <= labels.min() <= labels.max() < len(CLASSES):
         raise ValueError(f'labels must be from 0 to 9; got {labels.min()} to {labels.max()}. '
                          'Are these labels of another data set?')

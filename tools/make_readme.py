@@ -110,8 +110,9 @@ def duration(seconds):
     return f'{round(float(seconds))} s' if float(seconds) < 90 else f'{round(float(seconds)/60)} min'
 
 
-def lesson_table():
-    "The lessons with their question, what they need and how long they take; a device stands in it once something was measured on it."
+def lesson_table(short=False):
+    """The lessons with their question, what they need and how long they take; a device stands in it once something was measured on it.
+    `short`: a row a part of the site, without run times."""
     measured, minutes = times(), {path.stem: reading(path)[2] for path in lessons()}
     devices = {}  # 'cpu' and 'cuda' -> the machine
     for row in measured.values(): devices |= {device: row[device] for device in ('cpu', 'cuda') if row.get(device)}
@@ -123,11 +124,11 @@ def lesson_table():
         number, _, word = name.partition('_')
         lines.append(f'| {" | ".join([f"[{number} {word}]({name}.ipynb)", question, needs, f"{minutes[name]} min", *seconds])} |')
     where = '; '.join(f'{NAMES[device]}: {machine}' for device, machine in devices.items())
-    running = f' Running: all cells from top to bottom, without those behind the switch `LONG` ({where}).' if where else ''
+    running = f' Running: all cells from top to bottom, without those behind the switch `LONG` ({where}).' if where and not short else ''
     note = (f'{sum(minutes.values())/60:.0f} hours of reading in all, at 150 words a minute.{running} Lessons 01 to 12 each write one module (`05_train` is '
             '`cifar_cam.train`) and end with exercises that check themselves; the machinery below has '
             f'[notebooks of its own](https://github.com/{config.user}/{config.repo}/tree/{config.branch}/nbs/hood).')
-    return '\n'.join(lines) + '\n\n' + note
+    return (part_table() if short else '\n'.join(lines)) + '\n\n' + note
 
 
 def part_table():
@@ -187,10 +188,9 @@ def tests_badge():
 
 def readme_text():
     "The README: title, badge, then the index's other markdown, with a shorter table of lessons, and its visible outputs."
-    parts, table = [], lesson_table().split('\n\n')[0]
+    parts, table, short = [], lesson_table(), lesson_table(short=True)
     for cell in read_nb(nbs/'index.ipynb').cells:
-        if cell.cell_type == 'markdown':  # no run times in the short table, so no word about them
-            parts.append(re.sub(r' Running: .*?\)\.', '', cell.source.replace(f'{mark}\n\n{table}', part_table())))
+        if cell.cell_type == 'markdown': parts.append(cell.source.replace(f'{mark}\n\n{table}', short))
         elif 'hide' not in extract_directives(cell, remove=False):
             parts += [''.join(o['data']['text/markdown']) for o in cell.outputs if 'text/markdown' in o.get('data', {})]
     parts.insert(1, tests_badge())
