@@ -59,6 +59,16 @@ def orthogonalise(
         x = a*x + (b*square + c*square @ square) @ x
     return (x.T if wide else x).float()
 
+# %% ../nbs/hood/optimizer.ipynb #4780adc7
+def even_rows(
+    step:Tensor, # `(filters, inputs)`, from `orthogonalise`
+    square:Tensor, # running mean of squares `(filters,1)`, changed in place; zeros at first
+)->Tensor: # as long as `step` in all
+    "`step` with rows that are equally long in the mean of the last steps (Li et al. 2025)."
+    square.lerp_(step.square().mean(1, keepdim=True), 0.05)
+    even = step/(square.sqrt() + 1e-8)
+    return even*(step.norm()/even.norm())
+
 # %% ../nbs/hood/optimizer.ipynb #84986cd0
 class Muon(torch.optim.AdamW):
     "AdamW, but groups with `matrix=True` take orthogonalised steps (Jordan et al. 2024)."
@@ -75,12 +85,16 @@ class Muon(torch.optim.AdamW):
                 gradient = p.grad.lerp(mean, 0.95).reshape(len(p), -1) # (filters, inputs * 3 * 3)
                 p.mul_(1 - group['lr']*group['weight_decay'])
                 stretch = max(1, gradient.shape[0] / gradient.shape[1])**0.5
-                p.add_(orthogonalise(gradient).reshape(p.shape), alpha=-group['lr']*stretch)
+                step = orthogonalise(gradient)
+                if group.get('even'):
+                    square = state.setdefault('square', torch.zeros_like(step[:, :1]))
+                    step = even_rows(step, square)
+                p.add_(step.reshape(p.shape), alpha=-group['lr']*stretch)
                 p.grad = None # AdamW passes over parameters without a gradient
         return super().step(closure)
 
 # %% ../nbs/hood/optimizer.ipynb #6bea6328
-OPTIMIZERS = ('adam', 'adamw', 'sgd', 'muon')
+OPTIMIZERS = ('adam', 'adamw', 'sgd', 'muon', 'normuon')
 
 def check_optimizer(model, name, lr, weight_decay, momentum):
     "The trainable parameters of `model`; an error if the options of `make_optimizer` cannot be."
@@ -106,7 +120,7 @@ def check_owner(model, optimizer):
 # %% ../nbs/hood/optimizer.ipynb #586d7661
 def make_optimizer(
     model:nn.Module, # its parameters are trained, frozen ones (`requires_grad=False`) left out
-    name:str='adam', # 'adam', 'adamw', 'sgd' or 'muon'
+    name:str='adam', # 'adam', 'adamw', 'sgd', 'muon' or 'normuon'
     lr:float=1e-3, # learning rate; with 'muon' that of the convolutions, the rest takes a tenth
     weight_decay:float=0.0, # L2 for 'adam' and 'sgd', decoupled for 'adamw' and 'muon'
     decay_norms:bool=True, # False: no decay for parameters with one dimension (norms and biases)
@@ -114,9 +128,10 @@ def make_optimizer(
 )->torch.optim.Optimizer:
     "An optimizer over `model`'s trainable parameters."
     params = check_optimizer(model, name, lr, weight_decay, momentum)
-    if name == 'muon':
+    if name in ('muon', 'normuon'):
         filters, rest = [p for p in params if p.ndim == 4], [p for p in params if p.ndim != 4]
-        groups = [dict(params=filters, lr=lr, weight_decay=weight_decay, matrix=True),
+        groups = [dict(params=filters, lr=lr, weight_decay=weight_decay, matrix=True,
+                       even=name == 'normuon'),
                   dict(params=rest, lr=lr/10, weight_decay=0.0, matrix=False)]
         return Muon([g for g in groups if g['params']])
     groups = [dict(params=[p for p in params if p.ndim > 1 or decay_norms]),

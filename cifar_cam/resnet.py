@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .checks import check_batch, check_num_classes
-from .core import deprecated
+from .core import check_number, deprecated
 from .davidnet import DavidResNet
 from .layers import read_layers
 from .pretrained import pretrained_path, read_pretrained
@@ -61,14 +61,16 @@ class ResNet(nn.Module):
     def __init__(self,
         norm:type, # makes a normalization layer from a number of channels
         num_classes:int, # logits per image
+        width:int=64, # channels of the stem; each stage after the first doubles them
     ):
         super().__init__()
-        self.conv1, self.norm1 = nn.Conv2d(3, 64, 3, 1, 1, bias=False), norm(64)
-        self.layer1 = nn.Sequential(Block(64, 64, 1, norm), Block(64, 64, 1, norm))
-        self.layer2 = nn.Sequential(Block(64, 128, 2, norm), Block(128, 128, 1, norm))
-        self.layer3 = nn.Sequential(Block(128, 256, 2, norm), Block(256, 256, 1, norm))
-        self.layer4 = nn.Sequential(Block(256, 512, 2, norm), Block(512, 512, 1, norm))
-        self.pool, self.fc = nn.AdaptiveAvgPool2d(1), nn.Linear(512, num_classes)
+        w1, w2, w3, w4 = width, 2*width, 4*width, 8*width
+        self.conv1, self.norm1 = nn.Conv2d(3, w1, 3, 1, 1, bias=False), norm(w1)
+        self.layer1 = nn.Sequential(Block(w1, w1, 1, norm), Block(w1, w1, 1, norm))
+        self.layer2 = nn.Sequential(Block(w1, w2, 2, norm), Block(w2, w2, 1, norm))
+        self.layer3 = nn.Sequential(Block(w2, w3, 2, norm), Block(w3, w3, 1, norm))
+        self.layer4 = nn.Sequential(Block(w3, w4, 2, norm), Block(w4, w4, 1, norm))
+        self.pool, self.fc = nn.AdaptiveAvgPool2d(1), nn.Linear(w4, num_classes)
 
     def forward(self, x:Tensor)->Tensor: # images (B, 3, 32, 32) -> logits (B, num_classes)
         x = F.relu(self.norm1(self.conv1(check_batch(x))))         # (B, 64, 32, 32)
@@ -91,12 +93,14 @@ NORMS = {'layer': LayerNorm, 'batch': nn.BatchNorm2d}
 def resnet18(
     norm:str='layer', # 'layer' (statistics over C, H, W of one image) or 'batch'
     num_classes:int=10, # logits per image; 10 for CIFAR-10
+    width:int=64, # channels of the stem; 16 makes a small copy for quick experiments
 )->ResNet: # untrained, in training mode; 11,173,962 parameters with 10 classes
     "A ResNet-18 for 32x32 images with the normalization layer `norm`."
     if norm not in NORMS:
         raise ValueError(f'norm must be one of {", ".join(map(repr, NORMS))}; got {norm!r}. '
                          "This project uses norm='layer'")
-    return init_weights(ResNet(NORMS[norm], check_num_classes(num_classes)))
+    check_number('width', width, 1, whole=True, advice='64 is ResNet-18')
+    return init_weights(ResNet(NORMS[norm], check_num_classes(num_classes), width))
 
 # %% ../nbs/03_resnet.ipynb #2093d085
 def draw_receptive_fields(

@@ -82,6 +82,9 @@ class Batches:
         shuffle = step_generator(self.seed, epoch, 2**31 - 1)
         return torch.randperm(len(self.images), generator=shuffle).split(self.batch_size)
 
+    def draws(self, epoch, step, rows): # what chance does to the images of one step
+        return self.pipeline.draw(len(rows), step_generator(self.seed, epoch, step))
+
     def epoch(self,
         epoch:int, # 0 is the first
         first:int=0, # the first step wanted; a resumed run starts in the middle
@@ -89,7 +92,7 @@ class Batches:
         "The batches of one epoch in their order."
         mine = slice(self.rank, None, self.world)
         for step, rows in list(enumerate(self.rows(epoch)))[first:]:
-            draws = self.pipeline.draw(len(rows), step_generator(self.seed, epoch, step))
+            draws = self.draws(epoch, step, rows)
             here, draws = rows[mine].to(self.images.device), {k: v[mine] for k, v in draws.items()}
             yield self.pipeline.apply(self.images[here], draws), self.labels[here], len(rows)
 
