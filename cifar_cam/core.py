@@ -275,6 +275,13 @@ def run_card(
                 threads=torch.get_num_threads(),
                 started=datetime.now(timezone.utc).isoformat(timespec='seconds'), **facts)
 
+def row_facts(
+    device:str|torch.device='cpu', # the device that the row was measured on
+)->dict: # hardware, threads, torch, commit
+    "The few facts of `run_card` that each row of a table carries."
+    card = run_card(device)
+    return {key: card[key] for key in ('hardware', 'threads', 'torch', 'commit')}
+
 # %% ../nbs/hood/core.ipynb #37f7afdb
 def new_run(
     name:str, # letters, digits, '.', '_' and '-'

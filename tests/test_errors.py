@@ -124,6 +124,24 @@ labels | AugmentedImages(images, labels[:3], None)
 norm | resnet18('group')
 norm | resnet18(None)
 num_classes | resnet18(num_classes=0)
+width | resnet18(width=0)
+width | resnet18(width=2.5)
+stem | whiten_stem(nn.Linear(3, 2), x)
+stem | whiten_stem(nn.Conv2d(1, 8, 3), x)
+x | whiten_stem(nn.Conv2d(3, 8, 3), images)
+x | whiten_stem(nn.Conv2d(3, 8, 3), x[0])
+late | TunedBatches(images, labels, 8, late=40)
+late | small_run(late=-1, data=few)
+images | TunedBatches(images/255, labels, 8)
+lr | small_run(lr=0, data=few)
+epochs | small_run(epochs=0, data=few)
+label_smoothing | small_run(label_smoothing=2, data=few)
+optimizer | small_run(optimizer='lion', data=few)
+ema | small_run(ema=1, data=few)
+width | small_run(width=0, data=few)
+size | small_run(size=0, data=few)
+seed | small_run(seed=-1, data=few)
+name | small_run(device='gpu', data=few)
 num_classes | resnet18(num_classes=2.5)
 num_classes | resnet18(num_classes='10')
 num_classes | david_resnet(num_classes=-1)
@@ -441,7 +459,7 @@ def names(tmp_path_factory):
         nn=nn, np=np, pd=pd, torch=torch, math=math, inf=inf, nan=nan, cross_entropy=nn.functional.cross_entropy, folder=folder, history=history,
         images=images, labels=labels, x=x, maps=torch.rand(20, 4, 4), logits=logits, table=found['table_from_logits'](logits, labels),
         batches=[(x, torch.as_tensor(labels))], range_table=pd.DataFrame({'rate': np.geomspace(1e-4, 1, 30), 'loss': np.linspace(2, 1, 30)}),
-        text_file=folder/'note.txt', small_weights=found['save_tensors'](folder/'small.safetensors', small),
+        few=dict(train=(images, labels), valid=(images, labels)), text_file=folder/'note.txt', small_weights=found['save_tensors'](folder/'small.safetensors', small),
         train_batches=lambda: found['Batches'](images, labels, 8), finished=run('finished', {'seed': 1}), demo=run('demo', {'trained': {'seed': 1}}))
     return found
 

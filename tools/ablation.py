@@ -10,7 +10,7 @@ import torch
 from fastcore.script import call_parse
 
 from cifar_cam.ablation import ABLATION, small_run
-from cifar_cam.core import atomic_path, pick_device, plain_errors
+from cifar_cam.core import atomic_path, plain_errors
 
 table = Path(__file__).resolve().parent.parent/'results'/'ablation.csv'
 
@@ -32,6 +32,6 @@ def main(
         for seed in map(int, seeds.split()):
             for name, settings in ABLATION.items():
                 if ((known().run == name) & (known().seed == seed)).any(): continue
-                row = small_run(seed=seed, device=pick_device(device), **settings)
+                row = small_run(seed=seed, device=device, **settings)
                 with atomic_path(table) as part: pd.concat([known(), pd.DataFrame([dict(run=name, **row)])]).to_csv(part, index=False)
                 print(f"{name}, seed {seed}: {row['accuracy']:.2%} of {row['images']:,} validation images, {row['seconds']:.0f} s", flush=True)

@@ -14,7 +14,7 @@ import pandas as pd
 import torch
 from torch import nn
 
-from cifar_cam.core import atomic_path, pick_device, run_card, seed_everything
+from cifar_cam.core import atomic_path, pick_device, row_facts, seed_everything
 from cifar_cam.lr_finder import lr_range_test
 from cifar_cam.optimizer import make_optimizer
 from cifar_cam.recipes import find_recipe, make_model, recipe_data
@@ -38,9 +38,8 @@ def find_rates(name, device):
     valid = [(plain_pipeline(recipe.pipeline)(x), y)] if held else None
     begin = time.perf_counter()
     found = lr_range_test(model, optimizer, nn.CrossEntropyLoss(), batches, valid, start, end, STEPS)
-    card = run_card(device, seed=SEED)
-    facts = {key: card[key] for key in ('seed', 'hardware', 'threads', 'torch', 'commit')}
-    return found.round({'loss': 5, 'accuracy': 4}).assign(recipe=name, seconds=round(time.perf_counter() - begin), valid_images=held, **facts)
+    return found.round({'loss': 5, 'accuracy': 4}).assign(recipe=name, seconds=round(time.perf_counter() - begin), valid_images=held,
+                                                          seed=SEED, **row_facts(device))
 
 
 def main():

@@ -40,6 +40,7 @@ LESSONS = [
     ('10b_audit', 'Are the training labels right?', '05, 09'),
     ('11_transfer', 'What does ImageNet buy?', '03, 05'),
     ('12_recipes', 'What did published experiments get, and what do we?', '05'),
+    ('12b_ablation', 'Which trick helps?', '05, 12'),
     ('13_your_run', 'The whole path in one notebook, on your own run', '05, 06, 09'),
 ]
 
@@ -52,8 +53,8 @@ SIDEBAR = {
                        '08b_ground_truth.ipynb': '08b Known truth'},
     'Mistakes': {'09_mistakes.ipynb': '09 Where is it wrong?', '10_causes.ipynb': '10 What explains a mistake?',
                  '10b_audit.ipynb': '10b Are the labels right?'},
-    'Experiments': {'11_transfer.ipynb': '11 Transfer', '12_recipes.ipynb': '12 Recipes', '13_your_run.ipynb': '13 Your own run',
-                    'quirks.ipynb': 'Quirks of the published projects'},
+    'Experiments': {'11_transfer.ipynb': '11 Transfer', '12_recipes.ipynb': '12 Recipes', '12b_ablation.ipynb': '12b Which trick helps?',
+                    '13_your_run.ipynb': '13 Your own run', 'quirks.ipynb': 'Quirks of the published projects'},
     'Under the hood': {'hood/core.ipynb': 'Runs, seeds, errors', 'hood/download.ipynb': 'Fetching CIFAR-10', 'hood/checks.ipynb': 'Checks of arguments',
                        'hood/figures.ipynb': 'Drawings and tables', 'hood/pixels.ipynb': 'Moving bytes',
                        'hood/albumentations_twin.ipynb': 'Twin in Albumentations', 'hood/layers.ipynb': 'Layers and windows',
@@ -91,7 +92,7 @@ ASKED = {
     'Training': 'which learning rate, and a loop that survives a power cut',
     'Looking inside': 'Grad-CAM from scratch, its relatives, and whether to believe a map',
     'Mistakes': 'where the network is wrong, and which mistakes have a cause',
-    'Experiments': 'what ImageNet buys, ten recipes, and a run of your own',
+    'Experiments': 'what ImageNet buys, ten recipes, which tricks help, and a run of your own',
 }
 
 NAMES = dict(cpu='CPU', cuda='GPU')
