@@ -110,8 +110,10 @@ ABLATION = ( # name -> the arguments of `small_run`
     | {f'with {name}': change for name, change in _CHANGES.items()}
     | {f'all but {name}': {k: v for k, v in _EVERY.items() if k not in change}
        for name, change in _CHANGES.items()}
-    | {'twice the epochs': dict(epochs=16), 'all changes, twice the epochs': _EVERY | dict(epochs=16),
-       'half the learning rate': dict(lr=0.01), 'twice the learning rate': dict(lr=0.04)})
+    | {'half the learning rate': dict(lr=0.01), 'twice the learning rate': dict(lr=0.04),
+       'four times the learning rate': dict(lr=0.08),
+       'whitened stem, twice the learning rate': dict(whiten=True, lr=0.04),
+       'twice the epochs': dict(epochs=16)})
 
 WIDER = { # the check of what was chosen: twice as wide, that is half of ResNet-18's width
     'wider, as it is': dict(width=32), 'wider, with whitened stem': dict(width=32, whiten=True)}
