@@ -93,13 +93,14 @@ NORMS = {'layer': LayerNorm, 'batch': nn.BatchNorm2d}
 def resnet18(
     norm:str='layer', # 'layer' (statistics over C, H, W of one image) or 'batch'
     num_classes:int=10, # logits per image; 10 for CIFAR-10
-    width:int=64, # channels of the stem; 16 makes a small copy for quick experiments
+    width:int=64, # channels of the stem, 8 or more; 16 makes a small copy for quick trials
 )->ResNet: # untrained, in training mode; 11,173,962 parameters with 10 classes
     "A ResNet-18 for 32x32 images with the normalization layer `norm`."
     if norm not in NORMS:
         raise ValueError(f'norm must be one of {", ".join(map(repr, NORMS))}; got {norm!r}. '
                          "This project uses norm='layer'")
-    check_number('width', width, 1, whole=True, advice='64 is ResNet-18')
+    # with fewer than 8 channels the strided 1x1 convolution of torch 2.14 damages memory on a CPU
+    check_number('width', width, 8, whole=True, advice='64 is ResNet-18')
     return init_weights(ResNet(NORMS[norm], check_num_classes(num_classes), width))
 
 # %% ../nbs/03_resnet.ipynb #2093d085
