@@ -114,4 +114,5 @@ ABLATION = ( # name -> the arguments of `small_run`
        'four times the learning rate': dict(lr=0.08),
        'whitened stem, twice the learning rate': dict(whiten=True, lr=0.04),
        'twice the epochs': dict(epochs=16),
-       'wider, as it is': dict(width=32), 'wider, with whitened stem': dict(width=32, whiten=True)})
+       'wider, as it is': dict(width=32),
+       'wider, with whitened stem': dict(width=32, whiten=True)})

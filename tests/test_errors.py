@@ -459,7 +459,8 @@ def names(tmp_path_factory):
         nn=nn, np=np, pd=pd, torch=torch, math=math, inf=inf, nan=nan, cross_entropy=nn.functional.cross_entropy, folder=folder, history=history,
         images=images, labels=labels, x=x, maps=torch.rand(20, 4, 4), logits=logits, table=found['table_from_logits'](logits, labels),
         batches=[(x, torch.as_tensor(labels))], range_table=pd.DataFrame({'rate': np.geomspace(1e-4, 1, 30), 'loss': np.linspace(2, 1, 30)}),
-        few=dict(train=(images, labels), valid=(images, labels)), text_file=folder/'note.txt', small_weights=found['save_tensors'](folder/'small.safetensors', small),
+        few=dict(train=(images, labels), valid=(images, labels)), text_file=folder/'note.txt',
+        small_weights=found['save_tensors'](folder/'small.safetensors', small),
         train_batches=lambda: found['Batches'](images, labels, 8), finished=run('finished', {'seed': 1}), demo=run('demo', {'trained': {'seed': 1}}))
     return found
 
