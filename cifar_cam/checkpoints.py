@@ -265,6 +265,7 @@ def fill_state(
         for p, kept in states:
             for name, v in kept.items():
                 if not isinstance(v, Tensor) or not v.ndim: continue
+                if name == 'square' and v.shape == (len(p), 1): continue # one a filter, 'normuon'
                 if v.shape != p.shape: raise ValueError(f'{name} has shape {tuple(v.shape)}')
                 kept[name] = torch.empty_like(p).copy_(v) # the order in memory of the parameter
     for name in PLAIN: setattr(state, name, value[name])
