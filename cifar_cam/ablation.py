@@ -91,6 +91,7 @@ def small_run(
     if whiten: whiten_stem(model.conv1, resize(normalise(train.images[:2000]), size))
     optimizer = make_optimizer(model, optimizer, lr)
     schedule = make_schedule('triangular', optimizer, epochs, len(train), warmup=.15)
+    # `fit` looks at validation images after each epoch; few will do, all are judged at the end
     start, few = time.perf_counter(), tuple(part[:100] for part in data['valid'])
     fit(model, train, few, optimizer, epochs, schedule, label_smoothing=label_smoothing,
         sizes=[size]*epochs, ema=ema, progress=False, precision='float32')
