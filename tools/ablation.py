@@ -36,5 +36,6 @@ def main(
             for name, settings in RUNS[seed].items():
                 if ((known().run == name) & (known().seed == int(seed))).any(): continue
                 row = small_run(seed=int(seed), device=device, **settings)
+                row = {key: round(value, 6) if isinstance(value, float) else value for key, value in row.items()}
                 with atomic_path(table) as part: pd.concat([known(), pd.DataFrame([dict(run=name, **row)])]).to_csv(part, index=False)
                 print(f"{name}, seed {seed}: {row['accuracy']:.2%} of {row['images']:,} validation images, {row['seconds']:.0f} s", flush=True)
